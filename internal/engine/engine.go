@@ -1,0 +1,85 @@
+// Package engine says what keeps containers running. Callers know no engine by
+// name: they ask its Features.
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"devhost/internal/registry"
+)
+
+// Status is a container's state as the engine sees it.
+type Status string
+
+// The states that a container can be in.
+const (
+	Stopped  Status = "stopped"
+	Starting Status = "starting"
+	Running  Status = "running"
+	Stopping Status = "stopping"
+	// Failed says that it ended by itself, with an error.
+	Failed Status = "failed"
+)
+
+// Features are what an engine can do, for callers to ask instead of its name.
+type Features struct {
+	// Name is for people.
+	Name string
+	// Limits says that memory, cpu and task limits are enforced.
+	Limits bool
+	// StartsOnBoot says that enabled containers start with the host.
+	StartsOnBoot bool
+	// Journal says that logs are in the host's journal.
+	Journal bool
+}
+
+// State is what an engine knows of one container.
+type State struct {
+	Status Status
+	// SupervisorPID and LeaderPID are host pids, 0 when there is none. The
+	// leader is PID 1 of the guest.
+	SupervisorPID, LeaderPID int
+	// StartedAt is when the guest's PID 1 was started last.
+	StartedAt time.Time
+	// Detail says why, when Status is Failed.
+	Detail string
+}
+
+// Engine keeps containers running. All calls are safe for use by several
+// processes at once; the caller holds the container's lock for Start and Stop.
+type Engine interface {
+	Features() Features
+	// Start starts the container from its record and returns when the guest's
+	// PID 1 says that it is up. Starting a running container does nothing.
+	Start(ctx context.Context, name string) error
+	// Stop asks the guest to power off, waits up to timeout, then kills. Where
+	// nothing runs it clears what a killed supervisor left.
+	Stop(ctx context.Context, name string, timeout time.Duration) error
+	// State costs no process and no waiting.
+	State(name string) (State, error)
+}
+
+// Limiter is an engine that can change the limits of a running container.
+type Limiter interface {
+	SetLimits(ctx context.Context, name string, limits registry.Limits) error
+}
+
+// StartError says that a container did not come up.
+type StartError struct {
+	Name string
+	// Reason is what the supervisor or nspawn said.
+	Reason string
+	// LogPath is where all of it is; Tail holds its last lines.
+	LogPath string
+	Tail    []string
+}
+
+func (s *StartError) Error() string {
+	text := fmt.Sprintf("container %s did not start: %s (log: %s)", s.Name, s.Reason, s.LogPath)
+	for _, line := range s.Tail {
+		text += "\n  " + line
+	}
+	return text
+}

@@ -1,0 +1,106 @@
+// Package registry is what devhost keeps on disk: one folder a container with
+// one versioned JSON file, its locks and its journal, and the names of all
+// files. Nothing else in devhost builds a path below the state folder.
+package registry
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"path/filepath"
+)
+
+// DefaultStateDir is where state lives unless --state-dir says otherwise.
+const DefaultStateDir = "/var/lib/devhost"
+
+// Layout names every file of one state folder.
+type Layout struct {
+	// State is the absolute path of the state folder.
+	State string
+}
+
+// NewLayout makes the path absolute and clean.
+func NewLayout(stateDir string) (Layout, error) {
+	absolute, err := filepath.Abs(stateDir)
+	if err != nil {
+		return Layout{}, err
+	}
+	return Layout{State: absolute}, nil
+}
+
+// Instance is the short id that everything global which belongs to this state
+// folder carries (bridge, nftables table, profiles, cgroups, published
+// blocks), so that two state folders do not meet: 8 hex digits.
+func (l Layout) Instance() string {
+	sum := sha256.Sum256([]byte(l.State))
+	return hex.EncodeToString(sum[:4])
+}
+
+// Containers holds one folder a container. It is 0700 and root's: guest root
+// is uid 0 on disk, so a setuid file made inside must be out of reach.
+func (l Layout) Containers() string { return filepath.Join(l.State, "containers") }
+
+// Container is the folder of one container.
+func (l Layout) Container(name string) string { return filepath.Join(l.Containers(), name) }
+
+// Record is the container's versioned JSON file.
+func (l Layout) Record(name string) string { return filepath.Join(l.Container(name), "container.json") }
+
+// Journal says which change of the container is under way.
+func (l Layout) Journal(name string) string { return filepath.Join(l.Container(name), "journal.json") }
+
+// Root is the container's root folder.
+func (l Layout) Root(name string) string { return filepath.Join(l.Container(name), "root") }
+
+// Guest is the folder that is bound at /run/devhost inside, read-only.
+func (l Layout) Guest(name string) string { return filepath.Join(l.Container(name), "guest") }
+
+// Provision is the snapshot of the provision of the last ensure.
+func (l Layout) Provision(name string) string { return filepath.Join(l.Container(name), "provision") }
+
+// SSH holds the key pair, known_hosts and ssh_config of the host's side.
+func (l Layout) SSH(name string) string { return filepath.Join(l.Container(name), "ssh") }
+
+// Log is the console log of the container, rotated beside it.
+func (l Layout) Log(name string) string {
+	return filepath.Join(l.Container(name), "log", "console.log")
+}
+
+// SupervisorLog is what the supervisor itself has to say.
+func (l Layout) SupervisorLog(name string) string {
+	return filepath.Join(l.Container(name), "log", "supervisor.log")
+}
+
+// Lock is the lock file of a container's name. It lies outside of the
+// container's folder, because it must outlive it.
+func (l Layout) Lock(name string) string { return filepath.Join(l.State, "locks", name+".lock") }
+
+// GlobalLock guards what all containers share: addresses, network, names.
+func (l Layout) GlobalLock() string { return filepath.Join(l.State, "locks", ".global") }
+
+// Network is the recorded network of this instance.
+func (l Layout) Network() string { return filepath.Join(l.State, "network.json") }
+
+// Temporary holds what is being made; it is emptied by repair.
+func (l Layout) Temporary() string { return filepath.Join(l.State, "tmp") }
+
+// Runtime holds what only lives while containers run (pids, sockets).
+func (l Layout) Runtime() string { return filepath.Join("/run/devhost-host", l.Instance()) }
+
+// RuntimeRecord is the supervisor's record of a running container.
+func (l Layout) RuntimeRecord(name string) string { return filepath.Join(l.Runtime(), name+".json") }
+
+// Profile is the Nix profile whose generations are the container's systems.
+func (l Layout) Profile(name string) string {
+	if l.State == DefaultStateDir {
+		return filepath.Join("/nix/var/nix/profiles/devhost", name)
+	}
+	return filepath.Join("/nix/var/nix/profiles/devhost-"+l.Instance(), name)
+}
+
+// GCRoots holds this instance's garbage collector roots.
+func (l Layout) GCRoots() string {
+	return filepath.Join("/nix/var/nix/gcroots", "devhost-"+l.Instance())
+}
+
+// Ingress is the state folder of the ingress (CA, certificates).
+func (l Layout) Ingress() string { return filepath.Join(l.State, "ingress") }

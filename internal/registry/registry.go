@@ -1,0 +1,234 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"devhost/internal/names"
+)
+
+// Version is the version of the container's JSON file.
+const Version = 1
+
+// Container is one registered container. Times are UTC.
+type Container struct {
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	// Owner is the login of the person who made it.
+	Owner     string    `json:"owner"`
+	CreatedAt time.Time `json:"createdAt"`
+
+	Pin Pin `json:"pin"`
+	// Inputs is the hash over all that the system was built from; equal inputs
+	// give an equal system.
+	Inputs string `json:"inputs"`
+	// System is the store path of the NixOS toplevel that the container runs,
+	// or starts with next time.
+	System string `json:"system"`
+	// ProvisionHash is the NAR hash of the provision snapshot, "" for none.
+	ProvisionHash string `json:"provisionHash,omitempty"`
+
+	Aliases []string `json:"aliases"`
+	Limits  Limits   `json:"limits"`
+	Address Address  `json:"address"`
+	// AuthorizedKeys are public keys given by --authorized-key, one a line in
+	// the format of sshd(8).
+	AuthorizedKeys []string `json:"authorizedKeys,omitempty"`
+	// Enabled says that the container shall run.
+	Enabled bool `json:"enabled"`
+	// LastDeployment is the time of the last successful ensure.
+	LastDeployment time.Time `json:"lastDeployment"`
+}
+
+// Pin is what a channel resolved to.
+type Pin struct {
+	// Reference is the channel as the person gave it.
+	Reference string `json:"reference"`
+	// Kind is "folder", "flake" or "tarball".
+	Kind string `json:"kind"`
+	// StorePath holds the channel's source.
+	StorePath string `json:"storePath"`
+	// NarHash is the SRI hash of StorePath.
+	NarHash string `json:"narHash,omitempty"`
+	// Revision is the git revision, with "-dirty" where there are changes.
+	Revision string `json:"revision,omitempty"`
+	// URL is the locked or final URL.
+	URL string `json:"url,omitempty"`
+	// Fingerprint tells a changed folder from an unchanged one without reading
+	// its files.
+	Fingerprint string    `json:"fingerprint,omitempty"`
+	Time        time.Time `json:"time"`
+}
+
+// Limits bound a container; zero means no limit.
+type Limits struct {
+	// MemoryBytes bounds memory, in bytes.
+	MemoryBytes int64 `json:"memoryBytes,omitempty"`
+	// CPUs bounds processor time, in processors (1.5 is one and a half).
+	CPUs float64 `json:"cpus,omitempty"`
+	// Tasks bounds the number of processes and threads.
+	Tasks int64 `json:"tasks,omitempty"`
+}
+
+// Address is where a container is reached. IPv4 and IPv6 are textual
+// addresses without a prefix length.
+type Address struct {
+	IPv4 string `json:"ipv4"`
+	IPv6 string `json:"ipv6"`
+	MAC  string `json:"mac"`
+	// HostInterface is the host's end of the container's virtual cable.
+	HostInterface string `json:"hostInterface"`
+}
+
+// Broken says that a record cannot be used. The container is listed as
+// broken, the others are not affected.
+type Broken struct {
+	Name string
+	Path string
+	Err  error
+}
+
+func (b *Broken) Error() string {
+	return fmt.Sprintf("the state file of container %s is unusable: %s: %v; restore the file from a backup, or remove the container with: devhost destroy %s",
+		b.Name, b.Path, b.Err, b.Name)
+}
+
+func (b *Broken) Unwrap() error { return b.Err }
+
+// NotRegistered says that there is no container of that name.
+type NotRegistered struct{ Name string }
+
+func (n *NotRegistered) Error() string {
+	return fmt.Sprintf("there is no container %s; devhost list shows those that exist", n.Name)
+}
+
+// Registry reads and writes the records below one state folder.
+type Registry struct{ Layout }
+
+// New returns the registry of a state folder, which need not exist yet.
+func New(layout Layout) *Registry { return &Registry{Layout: layout} }
+
+// Prepare makes the state folder and its sub-folders.
+func (r *Registry) Prepare() error {
+	for _, folder := range []struct {
+		path string
+		mode fs.FileMode
+	}{
+		{r.State, 0o755},
+		{r.Containers(), 0o700},
+		{filepath.Dir(r.GlobalLock()), 0o700},
+		{r.Temporary(), 0o700},
+	} {
+		if err := os.MkdirAll(folder.path, folder.mode); err != nil {
+			return fmt.Errorf("cannot make the state folder: %w", err)
+		}
+	}
+	// MkdirAll leaves an existing folder's mode alone; this one guards setuid
+	// files of guests.
+	return os.Chmod(r.Containers(), 0o700)
+}
+
+// Load reads one record. The error is *NotRegistered or *Broken.
+func (r *Registry) Load(name string) (*Container, error) {
+	path := r.Record(name)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &NotRegistered{Name: name}
+	}
+	if err != nil {
+		return nil, &Broken{Name: name, Path: path, Err: err}
+	}
+	container, err := Decode(data)
+	if err == nil && container.Name != name {
+		err = fmt.Errorf("it names container %q", container.Name)
+	}
+	if err != nil {
+		return nil, &Broken{Name: name, Path: path, Err: err}
+	}
+	return container, nil
+}
+
+// Decode reads the JSON form of a record and checks what later code relies on.
+func Decode(data []byte) (*Container, error) {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	var container Container
+	if err := decoder.Decode(&container); err != nil {
+		return nil, err
+	}
+	if container.Version != Version {
+		return nil, fmt.Errorf("it has version %d, this devhost reads version %d", container.Version, Version)
+	}
+	if err := names.Container(container.Name); err != nil {
+		return nil, err
+	}
+	if container.System != "" && filepath.Dir(container.System) != "/nix/store" {
+		return nil, fmt.Errorf("system %q is no store path", container.System)
+	}
+	return &container, nil
+}
+
+// Save writes a record: temporary file, fsync, rename.
+func (r *Registry) Save(container *Container) error {
+	container.Version = Version
+	return WriteJSON(r.Record(container.Name), container)
+}
+
+// WriteJSON writes a JSON file so that a reader sees the old or the new one.
+func WriteJSON(path string, value any) error {
+	data, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(path, append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("cannot write %s: %w", path, err)
+	}
+	return nil
+}
+
+// Entry is one container in a listing: its record, or why it is broken.
+type Entry struct {
+	Name      string
+	Container *Container
+	Err       error
+}
+
+// List reads all records, sorted by name. One broken record does not hide the
+// others. The error is one of the state folder itself.
+func (r *Registry) List() ([]Entry, error) {
+	folders, err := os.ReadDir(r.Containers())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the registered containers: %w", err)
+	}
+	entries := make([]Entry, 0, len(folders))
+	for _, folder := range folders {
+		name := folder.Name()
+		if !folder.IsDir() || names.Container(name) != nil {
+			continue
+		}
+		container, err := r.Load(name)
+		var missing *NotRegistered
+		if errors.As(err, &missing) {
+			if _, journalErr := os.Stat(r.Journal(name)); journalErr == nil {
+				// A first ensure is under way, or was killed: the next
+				// command for this name repairs it.
+				continue
+			}
+			err = &Broken{Name: name, Path: r.Record(name), Err: fs.ErrNotExist}
+		}
+		entries = append(entries, Entry{Name: name, Container: container, Err: err})
+	}
+	sort.Slice(entries, func(i, j int) bool { return entries[i].Name < entries[j].Name })
+	return entries, nil
+}
