@@ -1,0 +1,62 @@
+# Thin names; what they do is in scripts/ and in the tests.
+SHELL := /bin/bash
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+export CGO_ENABLED := 0
+VERSION := $(shell sed -n 's/^## \[\([0-9][^]]*\)\].*/\1/p' CHANGELOG.md 2>/dev/null | head -n 1)
+LDFLAGS := -s -w -X devhost/internal/cli/devhost.Version=$(or $(VERSION),0.1.0-dev)
+
+# With Nix and without apt, everything runs in the development shell.
+ifeq ($(shell command -v apt-get),)
+ifneq ($(IN_NIX_SHELL),)
+else ifneq ($(shell command -v nix),)
+SHELL := $(CURDIR)/scripts/in-nix-shell
+endif
+endif
+
+.PHONY: help build demo demo-down test e2e bench lint fmt check-nix setup clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
+
+build: ## build bin/devhost
+	@mkdir -p bin
+	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+setup: ## install what is missing (needs root)
+	@MAKE_TARGET=setup scripts/setup run
+
+demo: ## make a container, fetch its page, query its database (needs root)
+	@MAKE_TARGET=demo scripts/setup run
+	@$(MAKE) -s build
+	@scripts/demo up
+
+demo-down: ## remove all that demo made
+	@scripts/demo down
+
+test: ## units and a quick end-to-end set (needs root)
+	@MAKE_TARGET=test scripts/setup run
+	@$(MAKE) -s build
+	go test -short ./...
+
+e2e: ## every end-to-end test (needs root)
+	@MAKE_TARGET=e2e scripts/setup run
+	@$(MAKE) -s build
+	go test -timeout 20m ./tests/...
+
+bench: ## measure, and print a table (needs root)
+	@MAKE_TARGET=bench scripts/setup run
+	@$(MAKE) -s build
+	@scripts/bench
+
+lint: ## golangci-lint, gofmt, shell scripts
+	go tool golangci-lint run ./...
+	@scripts/check-scripts
+
+fmt: ## format Go
+	gofmt -w $$(git ls-files '*.go')
+
+check-nix: ## evaluate the Nix code
+	@scripts/check-nix
+
+clean: ## remove what was built
+	rm -rf bin

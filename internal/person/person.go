@@ -1,0 +1,142 @@
+// Package person is the person on whose behalf a command runs: who called
+// sudo, or who runs devhost. Files that a person names are read and written
+// with that person's rights, never with root's.
+package person
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"runtime"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Person is a login of this host.
+type Person struct {
+	UID, GID uint32
+	// Groups are all groups, GID included.
+	Groups []uint32
+	Login  string
+	// Home is the home folder, "" where the login has none.
+	Home string
+}
+
+// Current is who called sudo (SUDO_UID, SUDO_GID), or else who runs this
+// process. Only root may speak for somebody else.
+func Current() (Person, error) {
+	uid := strconv.Itoa(os.Getuid())
+	if sudo := os.Getenv("SUDO_UID"); sudo != "" && os.Geteuid() == 0 {
+		uid = sudo
+	}
+	return Lookup(uid)
+}
+
+// Lookup finds a person by a numeric user id. A uid without a login is a
+// person too, with no group but its own.
+func Lookup(uid string) (Person, error) {
+	number, err := strconv.ParseUint(uid, 10, 32)
+	if err != nil {
+		return Person{}, fmt.Errorf("%q is no user id (is SUDO_UID set by hand?)", uid)
+	}
+	person := Person{UID: uint32(number), GID: uint32(number), Login: uid}
+	known, err := user.LookupId(uid)
+	var unknown user.UnknownUserIdError
+	if errors.As(err, &unknown) {
+		person.Groups = []uint32{person.GID}
+		return person, nil
+	}
+	if err != nil {
+		return Person{}, fmt.Errorf("cannot look up user %s: %w", uid, err)
+	}
+	person.Login, person.Home = known.Username, known.HomeDir
+	groups, err := known.GroupIds()
+	if err != nil {
+		return Person{}, fmt.Errorf("cannot look up the groups of %s: %w", known.Username, err)
+	}
+	for _, group := range append([]string{known.Gid}, groups...) {
+		number, err := strconv.ParseUint(group, 10, 32)
+		if err != nil {
+			return Person{}, fmt.Errorf("group %q of %s is no number", group, known.Username)
+		}
+		person.Groups = append(person.Groups, uint32(number))
+	}
+	person.GID = person.Groups[0]
+	return person, nil
+}
+
+// Do runs an action whose file accesses have the rights of the person. The
+// action must not start goroutines or processes that access files: the rights
+// are those of one thread.
+func (p Person) Do(action func() error) error {
+	if uint32(os.Geteuid()) == p.UID {
+		return action()
+	}
+	result := make(chan error, 1)
+	go func() {
+		// The thread is never unlocked, so it ends with the goroutine and its
+		// rights are not handed to another one.
+		runtime.LockOSThread()
+		if err := p.become(); err != nil {
+			result <- fmt.Errorf("cannot take the rights of %s: %w", p.Login, err)
+			return
+		}
+		result <- action()
+	}()
+	return <-result
+}
+
+// become changes the rights of this thread for file accesses: setfsuid(2)
+// also drops the capabilities that override permissions.
+func (p Person) become() error {
+	groups := p.Groups
+	if len(groups) == 0 {
+		groups = []uint32{p.GID}
+	}
+	if err := setThreadGroups(groups); err != nil {
+		return err
+	}
+	// setfsuid and setfsgid say nothing on failure: ask what holds now.
+	_, _ = unix.SetfsgidRetGid(int(p.GID))
+	_, _ = unix.SetfsuidRetUid(int(p.UID))
+	gid, err := unix.SetfsgidRetGid(-1)
+	if err != nil || gid != int(p.GID) {
+		return errors.Join(fmt.Errorf("setfsgid %d", p.GID), err)
+	}
+	uid, err := unix.SetfsuidRetUid(-1)
+	if err != nil || uid != int(p.UID) {
+		return errors.Join(fmt.Errorf("setfsuid %d", p.UID), err)
+	}
+	return nil
+}
+
+// ReadFile reads a regular file of at most limit bytes.
+func (p Person) ReadFile(path string, limit int64) ([]byte, error) {
+	var content []byte
+	err := p.Do(func() error {
+		// Opening a FIFO would wait for a writer.
+		file, err := os.OpenFile(filepath.Clean(path), os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		info, err := file.Stat()
+		if err != nil {
+			return err
+		}
+		if !info.Mode().IsRegular() {
+			return &fs.PathError{Op: "read", Path: path, Err: errors.New("it is no regular file")}
+		}
+		content, err = io.ReadAll(io.LimitReader(file, limit+1))
+		if err == nil && int64(len(content)) > limit {
+			return &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("it is larger than %d bytes", limit)}
+		}
+		return err
+	})
+	return content, err
+}
