@@ -1,0 +1,5 @@
+{ ... }:
+{
+  imports = [ ./two.nix ];
+  numbers = [ 20 ];
+}

@@ -1,0 +1,4 @@
+{ lib, ... }:
+{
+  options.numbers = lib.mkOption { type = lib.types.listOf lib.types.int; default = [ ]; };
+}

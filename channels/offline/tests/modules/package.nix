@@ -1,0 +1,1 @@
+{ word }: { text = "the word is ${word}"; }
