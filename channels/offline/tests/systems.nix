@@ -215,7 +215,7 @@ in
     in
     {
       options = groups;
-      packages = builtins.attrNames (import ../pkgs/programs.nix);
+      packages = [ "cacert" ] ++ builtins.attrNames (import ../pkgs/programs.nix);
     };
 
   refusals = builtins.mapAttrs (_: refusal: refusal.expression) refusals;

@@ -1,0 +1,18 @@
+[
+  ./activation.nix
+  ./environment.nix
+  ./etc.nix
+  ./misc.nix
+  ./networking.nix
+  ./pki.nix
+  ./security.nix
+  ./systemd.nix
+  ./systemd-base.nix
+  ./toplevel.nix
+  ./unsupported.nix
+  ./users.nix
+  ./services/nginx.nix
+  ./services/openssh.nix
+  ./services/postgresql.nix
+  ./services/redis.nix
+]

@@ -1,0 +1,4 @@
+# Nothing but the guest itself: accounts, sshd, sudo.
+{ ... }:
+{
+}

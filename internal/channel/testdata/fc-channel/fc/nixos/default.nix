@@ -1,0 +1,6 @@
+{
+  imports = [
+    ./infrastructure.nix
+    ./users.nix
+  ];
+}

@@ -1,0 +1,238 @@
+// Package devhost is the command line of devhost: flags, output and exit
+// codes. What the commands do is in internal/container.
+package devhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sort"
+	"strings"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/urfave/cli/v2"
+
+	"devhost/internal/container"
+	"devhost/internal/registry"
+)
+
+// Version is set at link time.
+var Version = "0.1.0-dev"
+
+// Streams are the process' standard streams. In and Out are files where a
+// command hands them to a child.
+type Streams struct{ In, Out, Err *os.File }
+
+// app is one run of the program.
+type app struct {
+	streams Streams
+	// onStep is container.Manager.OnStep, for tests that kill a command at a
+	// step.
+	onStep func(step string)
+}
+
+// Option changes a run of the program.
+type Option func(*app)
+
+// OnStep has a function called at every journalled step of a change.
+func OnStep(hook func(step string)) Option { return func(a *app) { a.onStep = hook } }
+
+// Main runs the program and returns its exit status.
+func Main(ctx context.Context, args []string, streams Streams, options ...Option) int {
+	a := &app{streams: streams}
+	for _, option := range options {
+		option(a)
+	}
+	if status, ok := internalCommand(args); ok {
+		return status
+	}
+	command := a.command()
+	err := command.RunContext(ctx, a.reorder(command, args))
+	return a.report(ctx, err)
+}
+
+func (a *app) command() *cli.App {
+	command := &cli.App{
+		Name:  "devhost",
+		Usage: "development containers with NixOS on a shared Linux host",
+		Description: `devhost makes, runs and removes development containers (systemd-nspawn).
+Each is built from a channel and a provision.nix, and is reachable by ssh and
+at https://ALIAS.CONTAINER.DOMAIN.
+
+First steps:
+  devhost doctor                                       is this host ready?
+  devhost ensure demo --channel ./channels/offline     make a container
+  devhost ssh demo                                     log in
+  devhost destroy demo                                 remove it
+
+Exit codes: 0 done; 1 failed, nothing changed; 2 wrong input; 3 the container
+is up, but units failed or still start; 4 no such container; 5 in use by
+another command; 6 the host lacks something (no root, no build users, a port
+taken); 130 interrupted. exec, shell and ssh return the command's own.`,
+		Version:                Version,
+		EnableBashCompletion:   true,
+		UseShortOptionHandling: false,
+		Suggest:                true,
+		Writer:                 a.streams.Out,
+		ErrWriter:              a.streams.Err,
+		HideHelpCommand:        true,
+		ExitErrHandler:         func(*cli.Context, error) {},
+		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return &usageError{err: err} },
+		Action: func(c *cli.Context) error {
+			if c.Args().Present() {
+				return unknownCommand(c)
+			}
+			return cli.ShowAppHelp(c)
+		},
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "state-dir", Value: registry.DefaultStateDir, EnvVars: []string{"DEVHOST_STATE_DIR"}, Usage: "`FOLDER` that holds all state"},
+			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
+			&cli.BoolFlag{Name: "debug", EnvVars: []string{"DEVHOST_DEBUG"}, Usage: "log what is done, on standard error"},
+		},
+		Commands: []*cli.Command{
+			a.ensureCommand(),
+			a.listCommand(), a.statusCommand(), a.ipCommand(),
+			a.startCommand(), a.stopCommand(), a.restartCommand(), a.destroyCommand(),
+			a.execCommand(), a.shellCommand(), a.sshCommand(), a.sshConfigCommand(), a.logsCommand(),
+			a.generationsCommand(), a.rollbackCommand(), a.diffCommand(),
+			a.ingressCommand(), a.doctorCommand(),
+			a.completionCommand(), a.manCommand(), a.superviseCommand(),
+		},
+	}
+	for _, sub := range command.Commands {
+		sub.OnUsageError = command.OnUsageError
+		if sub.BashComplete == nil && strings.HasPrefix(sub.ArgsUsage, "NAME") {
+			sub.BashComplete = a.completeNames
+		}
+	}
+	return command
+}
+
+func unknownCommand(c *cli.Context) error {
+	name := c.Args().First()
+	text := fmt.Sprintf("there is no command %q", name)
+	if suggestion := cli.SuggestCommand(c.App.Commands, name); suggestion != "" {
+		text += fmt.Sprintf("; did you mean %q?", suggestion)
+	}
+	return &usageError{err: errors.New(text + " See: devhost --help")}
+}
+
+// reorder puts the flags of a command before its arguments, so that
+// "devhost ensure demo --channel X" works as people type it. exec, ssh and
+// supervise end their flags at the first argument.
+func (a *app) reorder(command *cli.App, args []string) []string {
+	position := 1
+	global := map[string]bool{}
+	for _, flag := range command.Flags {
+		_, isBool := flag.(*cli.BoolFlag)
+		for _, name := range flag.Names() {
+			global[name] = !isBool
+		}
+	}
+	for position < len(args) && strings.HasPrefix(args[position], "-") && args[position] != "--" {
+		name, _, hasValue := strings.Cut(strings.TrimLeft(args[position], "-"), "=")
+		position++
+		if global[name] && !hasValue {
+			position++
+		}
+	}
+	if position >= len(args) {
+		return args
+	}
+	sub := command.Command(args[position])
+	if sub == nil || sub.SkipFlagParsing || sub.Name == "exec" || sub.Name == "ssh" || len(sub.Subcommands) > 0 {
+		return args
+	}
+	valued := map[string]bool{}
+	for _, flag := range sub.Flags {
+		if _, isBool := flag.(*cli.BoolFlag); !isBool {
+			for _, name := range flag.Names() {
+				valued[name] = true
+			}
+		}
+	}
+	var flags, arguments []string
+	rest := args[position+1:]
+	for i := 0; i < len(rest); i++ {
+		argument := rest[i]
+		if argument == "--" {
+			arguments = append(arguments, rest[i:]...)
+			break
+		}
+		if !strings.HasPrefix(argument, "-") || argument == "-" {
+			arguments = append(arguments, argument)
+			continue
+		}
+		flags = append(flags, argument)
+		name, _, hasValue := strings.Cut(strings.TrimLeft(argument, "-"), "=")
+		if valued[name] && !hasValue && i+1 < len(rest) {
+			i++
+			flags = append(flags, rest[i])
+		}
+	}
+	reordered := append([]string{}, args[:position+1]...)
+	return append(append(reordered, flags...), arguments...)
+}
+
+// layout is the state folder's layout.
+func (a *app) layout(c *cli.Context) (registry.Layout, error) {
+	return registry.NewLayout(c.String("state-dir"))
+}
+
+func (a *app) logger(c *cli.Context) hclog.Logger {
+	level := hclog.Off
+	if c.Bool("debug") {
+		level = hclog.Debug
+	}
+	return hclog.New(&hclog.LoggerOptions{Name: "devhost", Level: level, Output: a.streams.Err})
+}
+
+// completeNames completes flags, and the names of containers where they can
+// be read.
+func (a *app) completeNames(c *cli.Context) {
+	cli.DefaultCompleteWithFlags(c.Command)(c)
+	layout, err := a.layout(c)
+	if err != nil {
+		return
+	}
+	entries, err := registry.New(layout).List()
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		fmt.Fprintln(a.streams.Out, entry.Name)
+	}
+}
+
+// oneName is the only argument of most commands.
+func oneName(c *cli.Context) (string, error) {
+	if c.Args().Len() != 1 {
+		return "", &usageError{command: c.Command.Name, err: fmt.Errorf("give the name of one container: devhost %s %s", c.Command.Name, c.Command.ArgsUsage)}
+	}
+	return c.Args().First(), nil
+}
+
+func noArguments(c *cli.Context) error {
+	if c.Args().Present() {
+		return &usageError{command: c.Command.Name, err: fmt.Errorf("%s takes no arguments, but was given %q", c.Command.Name, c.Args().First())}
+	}
+	return nil
+}
+
+// printUnits tells a person which units are not as they should be.
+func printUnits(w io.Writer, name string, units []container.Unit) {
+	sort.Slice(units, func(i, j int) bool { return units[i].Name < units[j].Name })
+	for _, unit := range units {
+		if unit.State == "failed" {
+			fmt.Fprintf(w, "unit %s failed (%s); its last log lines:\n", unit.Name, unit.Description)
+			for _, line := range unit.Log {
+				fmt.Fprintf(w, "  %s\n", line)
+			}
+			fmt.Fprintf(w, "  more: devhost logs %s --unit %s\n", name, unit.Name)
+		} else {
+			fmt.Fprintf(w, "unit %s still starts (%s)\n", unit.Name, unit.Description)
+		}
+	}
+}

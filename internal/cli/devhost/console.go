@@ -1,0 +1,102 @@
+package devhost
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+// console prints the end of a log file, and follows it across rotations.
+func (a *app) console(c *cli.Context, path string) error {
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) && !c.Bool("follow") {
+		return nil
+	}
+	if err == nil {
+		if err := copyLastLines(a.streams.Out, file, c.Int("lines")); err != nil {
+			return err
+		}
+	}
+	if !c.Bool("follow") {
+		return file.Close()
+	}
+	return follow(c.Context, a.streams.Out, file, path)
+}
+
+// copyLastLines copies the last lines of a file, all of them for 0.
+func copyLastLines(out io.Writer, file *os.File, lines int) error {
+	if lines == 0 {
+		_, err := io.Copy(out, file)
+		return err
+	}
+	end, err := file.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	const block = 32 << 10
+	start, breaks := end, 0
+	buffer := make([]byte, block)
+	for start > 0 {
+		size := min(start, block)
+		start -= size
+		if _, err := file.ReadAt(buffer[:size], start); err != nil {
+			return err
+		}
+		for i := size - 1; i >= 0; i-- {
+			// The break at the very end closes the last line.
+			if buffer[i] == '\n' && start+i != end-1 {
+				if breaks++; breaks == lines {
+					_, err := io.Copy(out, io.NewSectionReader(file, start+i+1, end-start-i-1))
+					return err
+				}
+			}
+		}
+	}
+	_, err = io.Copy(out, io.NewSectionReader(file, 0, end))
+	return err
+}
+
+// followPoll is how often a followed file is looked at.
+const followPoll = 200 * time.Millisecond
+
+func follow(ctx context.Context, out io.Writer, file *os.File, path string) error {
+	for {
+		if file != nil {
+			if _, err := io.Copy(out, file); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(followPoll):
+		}
+		if rotated(file, path) {
+			if file != nil {
+				// What was written between the last look and the rotation.
+				if _, err := io.Copy(out, file); err != nil {
+					return err
+				}
+				_ = file.Close()
+			}
+			file, _ = os.Open(path)
+		}
+	}
+}
+
+func rotated(file *os.File, path string) bool {
+	now, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	if file == nil {
+		return true
+	}
+	then, err := file.Stat()
+	return err == nil && !os.SameFile(now, then)
+}

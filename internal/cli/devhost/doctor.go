@@ -1,0 +1,70 @@
+package devhost
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"devhost/internal/doctor"
+	"devhost/internal/execx"
+	"devhost/internal/network"
+	"devhost/internal/registry"
+)
+
+func (a *app) doctorCommand() *cli.Command {
+	return &cli.Command{
+		Name: "doctor", Usage: "say whether this host can run containers, and what to do about it",
+		Flags: []cli.Flag{domainFlag(), jsonFlag()},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			stateDir, err := filepath.Abs(c.String("state-dir"))
+			if err != nil {
+				return err
+			}
+			host := &doctor.Host{
+				Runner: execx.New(), StateDir: stateDir, Domain: c.String("domain"), Ports: []int{80, 443}, Root: "/",
+				LookupHost: net.DefaultResolver.LookupHost, ForwardDrops: func() ([]network.Finding, error) { return network.ForeignForwardDrops(recordedNetwork(stateDir)) },
+			}
+			findings := host.Examine(c.Context)
+			if c.Bool("json") {
+				if err := a.printJSON(findings); err != nil {
+					return err
+				}
+			} else {
+				a.printFindings(findings)
+			}
+			if !doctor.Healthy(findings) {
+				return &statusError{status: exitHost}
+			}
+			return nil
+		},
+	}
+}
+
+// recordedNetwork is the network that this state folder uses, or would choose.
+func recordedNetwork(stateDir string) network.Host {
+	layout := registry.Layout{State: stateDir}
+	var host network.Host
+	data, err := os.ReadFile(layout.Network())
+	if err == nil && json.Unmarshal(data, &host) == nil {
+		return host
+	}
+	host, _ = network.ChooseHost(layout.Instance())
+	return host
+}
+
+func (a *app) printFindings(findings []doctor.Finding) {
+	for _, finding := range findings {
+		fmt.Fprintf(a.streams.Out, "%-8s %s: %s\n", strings.ToUpper(string(finding.Level)), finding.Check, finding.Detail)
+		if finding.Remedy != "" {
+			fmt.Fprintf(a.streams.Out, "         -> %s\n", finding.Remedy)
+		}
+	}
+}

@@ -1,0 +1,217 @@
+package devhost
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/urfave/cli/v2"
+
+	"devhost/internal/container"
+	"devhost/internal/sshaccess"
+)
+
+const (
+	defaultTimeout = 2 * time.Minute
+	timeoutUsage   = "how long the start, and then the guest's start-up queue, may take (`DURATION`, such as 90s or 5m)"
+)
+
+func (a *app) ensureCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "ensure",
+		Usage:     "make a container, or bring it up to date",
+		ArgsUsage: "NAME",
+		Description: `Makes the container NAME from a channel and a provision, or changes it so that
+it is as asked. What is not given stays as it was; with nothing changed this
+takes milliseconds and starts no Nix.
+
+CHANNEL is a folder, a flake reference or the URL of a nixexprs.tar.xz (also
+file://). It is resolved once and pinned; --update-channel resolves it again.
+
+  devhost ensure demo --channel ./channels/offline --provision ./examples/demo
+  devhost ensure demo --alias www --memory 4G --cpus 2
+  tar c -C env . | devhost ensure demo --provision -`,
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "channel", Usage: "where NixOS comes from: `FOLDER|FLAKE|URL`"},
+			&cli.BoolFlag{Name: "update-channel", Usage: "resolve the channel again"},
+			&cli.StringFlag{Name: "provision", Usage: "`DIR|FILE|-`: a folder with provision.nix, a NixOS module, or a tar archive on standard input; '' removes it"},
+			&cli.StringSliceFlag{Name: "alias", Usage: "`NAME` that the ingress serves; can be repeated; '' removes all"},
+			&cli.StringFlag{Name: "memory", Usage: "limit of memory, such as `4G`; 0 for none"},
+			&cli.Float64Flag{Name: "cpus", Usage: "limit of processor time, in `PROCESSORS`; 0 for none"},
+			&cli.Int64Flag{Name: "tasks", Usage: "limit of processes and threads, a `NUMBER`; 0 for none"},
+			&cli.StringSliceFlag{Name: "authorized-key", Usage: "public `KEY` or .pub file that may log in as developer; can be repeated; '' removes all"},
+			&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: timeoutUsage},
+			&cli.DurationFlag{Name: "lock-timeout", Value: container.LockTimeout, Usage: "how long to wait for another command for this container (`DURATION`)"},
+			jsonFlag(),
+		},
+		Action: a.ensure,
+	}
+}
+
+func jsonFlag() cli.Flag { return &cli.BoolFlag{Name: "json", Usage: "print JSON"} }
+
+func (a *app) ensure(c *cli.Context) error {
+	name, err := oneName(c)
+	if err != nil {
+		return err
+	}
+	request := container.EnsureRequest{
+		Name: name, UpdateChannel: c.Bool("update-channel"), Stdin: a.streams.In,
+		Timeout: c.Duration("timeout"), LockTimeout: c.Duration("lock-timeout"),
+	}
+	if err := a.fillRequest(c, &request); err != nil {
+		return &usageError{command: "ensure", err: err}
+	}
+	// Wrong input is said before the host is looked at.
+	if err := request.Validate(); err != nil {
+		return &usageError{err: err}
+	}
+	manager, err := a.manager(c)
+	if err != nil {
+		return err
+	}
+	if request.Caller, request.Owner, err = caller(); err != nil {
+		return err
+	}
+	if request.AuthorizedKeys, err = a.memberKeys(c, request); err != nil {
+		return &usageError{command: "ensure", err: err}
+	}
+	began := time.Now()
+	result, err := manager.Ensure(c.Context, request)
+	if err != nil {
+		return err
+	}
+	return a.printEnsured(c, manager, result, time.Since(began))
+}
+
+func (a *app) fillRequest(c *cli.Context, request *container.EnsureRequest) error {
+	if c.IsSet("channel") {
+		channel := c.String("channel")
+		request.Channel = &channel
+	}
+	if c.IsSet("provision") {
+		provision := c.String("provision")
+		request.Provision = &provision
+	}
+	if c.IsSet("alias") {
+		aliases := withoutEmpty(c.StringSlice("alias"))
+		request.Aliases = &aliases
+	}
+	if c.IsSet("memory") {
+		bytes, err := units.RAMInBytes(c.String("memory"))
+		const least = 64 << 20
+		if err != nil || bytes < 0 || (bytes > 0 && bytes < least) {
+			return fmt.Errorf("--memory %q: give an amount of at least 64M, such as 512M or 4G, or 0 for no limit", c.String("memory"))
+		}
+		request.MemoryBytes = &bytes
+	}
+	if c.IsSet("cpus") {
+		cpus := c.Float64("cpus")
+		if cpus < 0 || (cpus > 0 && cpus < 0.01) || cpus > 4096 || cpus != cpus {
+			return fmt.Errorf("--cpus %v: give a number of processors such as 0.5 or 2, or 0 for no limit", cpus)
+		}
+		request.CPUs = &cpus
+	}
+	if c.IsSet("tasks") {
+		tasks := c.Int64("tasks")
+		const least = 64
+		if tasks < 0 || (tasks > 0 && tasks < least) {
+			return fmt.Errorf("--tasks %d: give a number of at least %d, or 0 for no limit", tasks, least)
+		}
+		request.Tasks = &tasks
+	}
+	if request.Timeout <= 0 || request.LockTimeout < 0 {
+		return errors.New("--timeout must be positive and --lock-timeout must not be negative")
+	}
+	return nil
+}
+
+func withoutEmpty(values []string) []string {
+	kept := []string{}
+	for _, value := range values {
+		if value != "" {
+			kept = append(kept, value)
+		}
+	}
+	return kept
+}
+
+// mostKeys bounds files with public keys, in bytes.
+const mostKeys = 1 << 20
+
+// memberKeys are the keys given by --authorized-key, and those that may log
+// in to the caller's account on the host.
+func (a *app) memberKeys(c *cli.Context, request container.EnsureRequest) (*[]string, error) {
+	keys := []string{}
+	for _, value := range withoutEmpty(c.StringSlice("authorized-key")) {
+		if !strings.ContainsAny(value, " \t") {
+			content, err := request.Caller.ReadFile(value, mostKeys)
+			if err != nil {
+				return nil, fmt.Errorf("--authorized-key: %w", err)
+			}
+			value = string(bytes.TrimSpace(content))
+		}
+		key, err := sshaccess.ParseKey(value)
+		if err != nil {
+			return nil, fmt.Errorf("--authorized-key: %w", err)
+		}
+		keys = append(keys, key)
+	}
+	if request.Caller.Home != "" {
+		// Without such a file there are no such keys.
+		content, err := request.Caller.ReadFile(request.Caller.Home+"/.ssh/authorized_keys", mostKeys)
+		if err == nil {
+			keys = append(keys, sshaccess.KeysOf(content)...)
+		}
+	}
+	if len(keys) == 0 && !c.IsSet("authorized-key") {
+		return nil, nil
+	}
+	return &keys, nil
+}
+
+func (a *app) printEnsured(c *cli.Context, manager *container.Manager, result *container.EnsureResult, took time.Duration) error {
+	for _, warning := range result.Warnings {
+		fmt.Fprintf(a.streams.Err, "devhost: warning: %s\n", warning)
+	}
+	if c.Bool("json") {
+		if err := a.printJSON(result); err != nil {
+			return err
+		}
+	} else {
+		what := "unchanged"
+		switch {
+		case result.Created:
+			what = "created"
+		case result.Switched:
+			what = "switched to its new system"
+		case result.Started:
+			what = "started"
+		}
+		fmt.Fprintf(a.streams.Out, "%s: %s (%s)\n", result.Container.Name, what, took.Round(time.Millisecond))
+	}
+	if len(result.Units) == 0 {
+		return nil
+	}
+	printUnits(a.streams.Err, result.Container.Name, result.Units)
+	return degradedError{}
+}
+
+func (a *app) printJSON(value any) error {
+	encoder := json.NewEncoder(a.streams.Out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}
+
+// needRoot says how to get root.
+func needRoot(args []string) error {
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	return &hostError{err: fmt.Errorf("this needs root; run: sudo %s", strings.Join(args, " "))}
+}

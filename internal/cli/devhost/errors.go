@@ -1,0 +1,116 @@
+package devhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"devhost/internal/container"
+	"devhost/internal/names"
+	"devhost/internal/registry"
+)
+
+// The exit codes of devhost. They are documented in the help text.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitDegraded    = 3
+	exitMissing     = 4
+	exitBusy        = 5
+	exitHost        = 6
+	exitInterrupted = 130
+)
+
+// usageError is wrong input.
+type usageError struct {
+	command string
+	err     error
+}
+
+func (u *usageError) Error() string { return u.err.Error() }
+func (u *usageError) Unwrap() error { return u.err }
+
+// hostError says that the host lacks something.
+type hostError struct{ err error }
+
+func (h *hostError) Error() string { return h.err.Error() }
+func (h *hostError) Unwrap() error { return h.err }
+
+// statusError ends the program with the status of a command that was run in a
+// container. It prints nothing.
+type statusError struct{ status int }
+
+func (s *statusError) Error() string { return fmt.Sprintf("exit status %d", s.status) }
+
+// degradedError says that a container is up and not all of its units are. It
+// has been explained already.
+type degradedError struct{}
+
+func (degradedError) Error() string { return "not all units of the container are up" }
+
+// hostLacks is implemented by errors of other packages that say that the host
+// lacks something.
+type hostLacks interface{ HostLacks() bool }
+
+// invalidInput is implemented by errors of other packages about wrong input.
+type invalidInput interface{ InvalidInput() bool }
+
+// exitCode is the one place that maps errors to exit codes.
+func exitCode(ctx context.Context, err error) int {
+	var (
+		status   *statusError
+		degraded degradedError
+		usage    *usageError
+		host     *hostError
+		lacks    hostLacks
+		input    invalidInput
+		name     *names.Invalid
+		missing  *registry.NotRegistered
+		locked   *registry.Locked
+	)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &status):
+		return status.status
+	case errors.As(err, &degraded):
+		return exitDegraded
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &input) && input.InvalidInput():
+		return exitUsage
+	case errors.As(err, &missing):
+		return exitMissing
+	case errors.As(err, &locked):
+		return exitBusy
+	case errors.As(err, &host), errors.As(err, &lacks) && lacks.HostLacks():
+		return exitHost
+	}
+	return exitFailed
+}
+
+// report prints an error for a person and returns the exit status.
+func (a *app) report(ctx context.Context, err error) int {
+	code := exitCode(ctx, err)
+	var status *statusError
+	var degraded degradedError
+	if err == nil || errors.As(err, &status) || errors.As(err, &degraded) {
+		return code
+	}
+	if code == exitInterrupted {
+		var failure *container.Failure
+		if errors.As(err, &failure) {
+			fmt.Fprintf(a.streams.Err, "devhost: interrupted\n%s\n", failure.Now)
+		} else {
+			fmt.Fprintln(a.streams.Err, "devhost: interrupted")
+		}
+		return code
+	}
+	fmt.Fprintf(a.streams.Err, "devhost: %v\n", err)
+	var usage *usageError
+	if errors.As(err, &usage) && usage.command != "" {
+		fmt.Fprintf(a.streams.Err, "Usage: devhost %s --help\n", usage.command)
+	}
+	return code
+}

@@ -1,0 +1,102 @@
+package devhost
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"devhost/internal/ingress"
+	"devhost/internal/names"
+)
+
+// defaultDomain needs no DNS: names below localhost are this machine.
+const defaultDomain = "devhost.localhost"
+
+func domainFlag() cli.Flag {
+	return &cli.StringFlag{Name: "domain", Value: defaultDomain, EnvVars: []string{"DEVHOST_DOMAIN"}, Usage: "public `DOMAIN` below which containers are reached"}
+}
+
+func (a *app) ingressCommand() *cli.Command {
+	return &cli.Command{
+		Name: "ingress", Usage: "serve https://ALIAS.CONTAINER.DOMAIN until it is stopped",
+		Description: `Ends TLS with certificates of an own certificate authority and passes requests
+on to port 443 of the container that the name belongs to. New containers and
+aliases answer at once. The root certificate, for curl --cacert or a browser,
+is printed at the start, and by --ca.`,
+		Flags: []cli.Flag{
+			domainFlag(),
+			&cli.StringSliceFlag{Name: "https", Usage: "`ADDRESS:PORT` to serve https on; can be repeated (default: port 443, on loopback for a domain below localhost, else everywhere)"},
+			&cli.StringSliceFlag{Name: "http", Usage: "`ADDRESS:PORT` that redirects to https; can be repeated, an empty one for none (default: port 80, likewise)"},
+			&cli.BoolFlag{Name: "ca", Usage: "print the path of the root certificate and end"},
+		},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			layout, err := a.layout(c)
+			if err != nil {
+				return err
+			}
+			if c.Bool("ca") {
+				path, err := ingress.CARoot(layout.Ingress())
+				if err != nil {
+					return err
+				}
+				fmt.Fprintln(a.streams.Out, path)
+				return nil
+			}
+			domain := strings.ToLower(strings.TrimSuffix(c.String("domain"), "."))
+			if err := names.Domain(domain); err != nil {
+				return &usageError{command: "ingress", err: err}
+			}
+			https, http := listenAddresses(c, "https", domain, 443), listenAddresses(c, "http", domain, 80)
+			for _, address := range append(append([]string{}, https...), http...) {
+				if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
+					return &usageError{command: "ingress", err: fmt.Errorf("%q is no ADDRESS:PORT: %w", address, err)}
+				}
+			}
+			manager, err := a.manager(c)
+			if err != nil {
+				return err
+			}
+			if err := manager.Registry.Prepare(); err != nil {
+				return err
+			}
+			return ingress.Run(c.Context, ingress.Config{
+				Domain: domain, HTTPSAddresses: https, HTTPAddresses: http, StateDir: layout.Ingress(),
+				Source: ingress.NewRegistrySource(manager.Registry, manager.Engine.State), Logger: a.logger(c).Named("ingress"),
+			}, func(addresses ingress.Addresses) {
+				fmt.Fprintf(a.streams.Err, "serving https at %s for *.%s\n", joined(addresses.HTTPS), domain)
+				if len(addresses.HTTP) > 0 {
+					fmt.Fprintf(a.streams.Err, "redirecting http at %s\n", joined(addresses.HTTP))
+				}
+				if root, err := ingress.CARoot(layout.Ingress()); err == nil {
+					fmt.Fprintf(a.streams.Err, "root certificate: %s\n", root)
+				}
+			})
+		},
+	}
+}
+
+// listenAddresses are those of a flag. Without one, the ingress is reachable
+// from other machines only with a domain that other machines can use.
+func listenAddresses(c *cli.Context, flag, domain string, port int) []string {
+	if c.IsSet(flag) {
+		return withoutEmpty(c.StringSlice(flag))
+	}
+	if domain == "localhost" || strings.HasSuffix(domain, ".localhost") {
+		return []string{fmt.Sprintf("127.0.0.1:%d", port), fmt.Sprintf("[::1]:%d", port)}
+	}
+	return []string{fmt.Sprintf(":%d", port)}
+}
+
+func joined(addresses []netip.AddrPort) string {
+	texts := make([]string, len(addresses))
+	for i, address := range addresses {
+		texts[i] = address.String()
+	}
+	return strings.Join(texts, ", ")
+}

@@ -1,0 +1,319 @@
+package devhost
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/urfave/cli/v2"
+
+	"devhost/internal/container"
+	"devhost/internal/engine"
+	"devhost/internal/registry"
+)
+
+// listed is one container in the output of list and status.
+type listed struct {
+	Name string `json:"name"`
+	// Status is the engine's state, or "broken".
+	Status         string           `json:"status"`
+	IPv4           string           `json:"ipv4,omitempty"`
+	IPv6           string           `json:"ipv6,omitempty"`
+	Owner          string           `json:"owner,omitempty"`
+	Aliases        []string         `json:"aliases"`
+	Channel        string           `json:"channel,omitempty"`
+	Revision       string           `json:"revision,omitempty"`
+	System         string           `json:"system,omitempty"`
+	Limits         *registry.Limits `json:"limits,omitempty"`
+	CreatedAt      *time.Time       `json:"createdAt,omitempty"`
+	LastDeployment *time.Time       `json:"lastDeployment,omitempty"`
+	StartedAt      *time.Time       `json:"startedAt,omitempty"`
+	// Detail says why a container is broken or failed.
+	Detail string           `json:"detail,omitempty"`
+	Units  []container.Unit `json:"units,omitempty"`
+}
+
+func describe(name string, record *registry.Container, state engine.State, err error) listed {
+	if err != nil || record == nil {
+		return listed{Name: name, Status: "broken", Aliases: []string{}, Detail: fmt.Sprint(err)}
+	}
+	entry := listed{
+		Name: name, Status: string(state.Status), Detail: state.Detail,
+		IPv4: record.Address.IPv4, IPv6: record.Address.IPv6, Owner: record.Owner, Aliases: record.Aliases,
+		Channel: record.Pin.Reference, Revision: record.Pin.Revision, System: record.System, Limits: &record.Limits,
+		CreatedAt: &record.CreatedAt, LastDeployment: &record.LastDeployment,
+	}
+	if !state.StartedAt.IsZero() {
+		entry.StartedAt = &state.StartedAt
+	}
+	if entry.Aliases == nil {
+		entry.Aliases = []string{}
+	}
+	return entry
+}
+
+func (a *app) listCommand() *cli.Command {
+	return &cli.Command{
+		Name: "list", Aliases: []string{"ls"}, Usage: "list the containers of this host",
+		Flags: []cli.Flag{jsonFlag(), &cli.BoolFlag{Name: "names", Usage: "print names only, one a line"}},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			manager, err := a.manager(c)
+			if err != nil {
+				return err
+			}
+			entries, err := manager.Registry.List()
+			if err != nil {
+				return err
+			}
+			containers := make([]listed, 0, len(entries))
+			for _, entry := range entries {
+				state, err := manager.Engine.State(entry.Name)
+				containers = append(containers, describe(entry.Name, entry.Container, state, errors.Join(entry.Err, err)))
+			}
+			return a.printList(c, containers)
+		},
+	}
+}
+
+func (a *app) printList(c *cli.Context, containers []listed) error {
+	switch {
+	case c.Bool("json"):
+		return a.printJSON(containers)
+	case c.Bool("names"):
+		for _, entry := range containers {
+			fmt.Fprintln(a.streams.Out, entry.Name)
+		}
+		return nil
+	case len(containers) == 0:
+		fmt.Fprintln(a.streams.Err, "There are no containers yet. Make one: devhost ensure NAME --channel ./channels/offline")
+		return nil
+	}
+	table := tabwriter.NewWriter(a.streams.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "NAME\tSTATUS\tADDRESS\tALIASES\tOWNER\tDEPLOYED")
+	for _, entry := range containers {
+		deployed := "-"
+		if entry.LastDeployment != nil && !entry.LastDeployment.IsZero() {
+			deployed = units.HumanDuration(time.Since(*entry.LastDeployment)) + " ago"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", entry.Name, entry.Status,
+			orDash(entry.IPv4), orDash(strings.Join(entry.Aliases, " ")), orDash(entry.Owner), deployed)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, entry := range containers {
+		if entry.Status == "broken" {
+			fmt.Fprintf(a.streams.Err, "%s: %s\n", entry.Name, entry.Detail)
+		}
+	}
+	return nil
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+func (a *app) statusCommand() *cli.Command {
+	return &cli.Command{
+		Name: "status", Usage: "show one container: state, addresses, system, units that are not up", ArgsUsage: "NAME",
+		Flags: []cli.Flag{jsonFlag()},
+		Action: func(c *cli.Context) error {
+			manager, record, err := a.registered(c)
+			if err != nil {
+				return err
+			}
+			state, err := manager.Engine.State(record.Name)
+			entry := describe(record.Name, record, state, err)
+			if state.Status == engine.Running {
+				entry.Units, err = manager.TroubledUnits(c.Context, record.Name)
+				if err != nil {
+					entry.Detail = "cannot ask the guest for its units: " + err.Error()
+				}
+			}
+			if c.Bool("json") {
+				return a.printJSON(entry)
+			}
+			a.printStatus(entry)
+			return nil
+		},
+	}
+}
+
+func (a *app) printStatus(entry listed) {
+	table := tabwriter.NewWriter(a.streams.Out, 0, 0, 2, ' ', 0)
+	row := func(key, value string) {
+		if value != "" {
+			fmt.Fprintf(table, "%s\t%s\n", key, value)
+		}
+	}
+	row("name", entry.Name)
+	row("status", entry.Status)
+	row("detail", entry.Detail)
+	row("addresses", strings.TrimSpace(entry.IPv4+" "+entry.IPv6))
+	row("aliases", strings.Join(entry.Aliases, " "))
+	row("owner", entry.Owner)
+	row("channel", strings.TrimSpace(entry.Channel+" "+entry.Revision))
+	row("system", entry.System)
+	if entry.Limits != nil {
+		row("limits", describeLimits(*entry.Limits))
+	}
+	if entry.LastDeployment != nil {
+		row("deployed", entry.LastDeployment.Local().Format(time.DateTime))
+	}
+	if entry.StartedAt != nil {
+		row("started", entry.StartedAt.Local().Format(time.DateTime))
+	}
+	_ = table.Flush()
+	printUnits(a.streams.Out, entry.Name, entry.Units)
+}
+
+func describeLimits(limits registry.Limits) string {
+	var parts []string
+	if limits.MemoryBytes > 0 {
+		parts = append(parts, "memory "+units.BytesSize(float64(limits.MemoryBytes)))
+	}
+	if limits.CPUs > 0 {
+		parts = append(parts, fmt.Sprintf("cpus %g", limits.CPUs))
+	}
+	if limits.Tasks > 0 {
+		parts = append(parts, fmt.Sprintf("tasks %d", limits.Tasks))
+	}
+	if len(parts) == 0 {
+		return "none"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// registered is the manager and the record of the command's only argument.
+func (a *app) registered(c *cli.Context) (*container.Manager, *registry.Container, error) {
+	name, err := oneName(c)
+	if err != nil {
+		return nil, nil, err
+	}
+	manager, err := a.managerFor(c, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	record, err := manager.Registry.Load(name)
+	return manager, record, err
+}
+
+func (a *app) ipCommand() *cli.Command {
+	return &cli.Command{
+		Name: "ip", Usage: "print a container's IPv4 address", ArgsUsage: "NAME",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "6", Usage: "print the IPv6 address"}, jsonFlag()},
+		Action: func(c *cli.Context) error {
+			_, record, err := a.registered(c)
+			if err != nil {
+				return err
+			}
+			switch {
+			case c.Bool("json"):
+				return a.printJSON(map[string]string{"ipv4": record.Address.IPv4, "ipv6": record.Address.IPv6})
+			case c.Bool("6"):
+				fmt.Fprintln(a.streams.Out, record.Address.IPv6)
+			default:
+				fmt.Fprintln(a.streams.Out, record.Address.IPv4)
+			}
+			return nil
+		},
+	}
+}
+
+func (a *app) startCommand() *cli.Command {
+	return &cli.Command{
+		Name: "start", Usage: "start a container and wait until its sshd answers", ArgsUsage: "NAME",
+		Flags: []cli.Flag{&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: timeoutUsage}},
+		Action: func(c *cli.Context) error {
+			manager, record, err := a.registered(c)
+			if err != nil {
+				return err
+			}
+			started, err := manager.Start(c.Context, record.Name, c.Duration("timeout"))
+			return a.said(record.Name, started, "started", "runs already", err)
+		},
+	}
+}
+
+func (a *app) said(name string, changed bool, yes, no string, err error) error {
+	if err != nil {
+		return err
+	}
+	if !changed {
+		yes = no
+	}
+	fmt.Fprintf(a.streams.Out, "%s: %s\n", name, yes)
+	return nil
+}
+
+// stopTimeoutFlag is how long a guest may take to power off.
+func stopTimeoutFlag(name string) cli.Flag {
+	return &cli.DurationFlag{Name: name, Value: 30 * time.Second, Usage: "how long the guest may take to power off before it is killed (`DURATION`)"}
+}
+
+func (a *app) stopCommand() *cli.Command {
+	return &cli.Command{
+		Name: "stop", Usage: "power a container off; its files stay", ArgsUsage: "NAME",
+		Flags: []cli.Flag{stopTimeoutFlag("timeout")},
+		Action: func(c *cli.Context) error {
+			manager, record, err := a.registered(c)
+			if err != nil {
+				return err
+			}
+			stopped, err := manager.Stop(c.Context, record.Name, c.Duration("timeout"))
+			return a.said(record.Name, stopped, "stopped", "was not running", err)
+		},
+	}
+}
+
+func (a *app) restartCommand() *cli.Command {
+	return &cli.Command{
+		Name: "restart", Usage: "stop and start a container", ArgsUsage: "NAME",
+		Flags: []cli.Flag{&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: timeoutUsage}, stopTimeoutFlag("stop-timeout")},
+		Action: func(c *cli.Context) error {
+			manager, record, err := a.registered(c)
+			if err != nil {
+				return err
+			}
+			err = manager.Restart(c.Context, record.Name, c.Duration("stop-timeout"), c.Duration("timeout"))
+			return a.said(record.Name, true, "restarted", "", err)
+		},
+	}
+}
+
+func (a *app) destroyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "destroy", Usage: "stop and remove containers with all their files", ArgsUsage: "NAME...",
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "missing-ok", Usage: "it is no error when there is no such container"}},
+		Action: func(c *cli.Context) error {
+			if !c.Args().Present() {
+				_, err := oneName(c)
+				return err
+			}
+			for _, name := range c.Args().Slice() {
+				manager, err := a.managerFor(c, name)
+				if err != nil {
+					return err
+				}
+				err = manager.Destroy(c.Context, name)
+				var missing *registry.NotRegistered
+				if errors.As(err, &missing) && c.Bool("missing-ok") {
+					continue
+				}
+				if err := a.said(name, true, "destroyed", "", err); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}

@@ -1,0 +1,142 @@
+package devhost
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+	"github.com/urfave/cli/v2"
+
+	"devhost/internal/execx"
+	"devhost/internal/registry"
+	"devhost/internal/sshaccess"
+)
+
+// filesOf names the ssh files of a container.
+func filesOf(layout registry.Layout, name string) sshaccess.Files {
+	return sshaccess.Files{Host: layout.SSH(name), Guest: layout.Guest(name)}
+}
+
+func (a *app) sshCommand() *cli.Command {
+	return &cli.Command{
+		Name: "ssh", Usage: "log in to a container by ssh, as developer", ArgsUsage: "NAME [SSH ARGUMENTS...]",
+		Description: `Runs ssh with the container's key and its pinned host key. What follows NAME
+goes to ssh: devhost ssh demo -L 5432:localhost:5432, devhost ssh demo uptime.`,
+		Flags: []cli.Flag{&cli.StringFlag{Name: "user", Aliases: []string{"l"}, Usage: "log in as `USER`"}},
+		Action: func(c *cli.Context) error {
+			name, arguments, err := nameAndRest(c)
+			if err != nil {
+				return err
+			}
+			manager, err := a.managerFor(c, name)
+			if err != nil {
+				return err
+			}
+			if _, err := manager.Registry.Load(name); err != nil {
+				return err
+			}
+			ssh := []string{"-F", filesOf(manager.Registry.Layout, name).Config()}
+			if user := c.String("user"); user != "" {
+				ssh = append(ssh, "-o", "User="+user)
+			}
+			// ssh reads options up to the host name and once more after it.
+			ssh = append(append(ssh, name), arguments...)
+			return passStatus(execx.New().Run(c.Context, execx.Command{
+				Name: "ssh", Args: ssh, Passthrough: true,
+				Stdin: a.streams.In, Stdout: a.streams.Out, Stderr: a.streams.Err,
+			}))
+		},
+	}
+}
+
+// nameAndRest splits NAME [--] REST.
+func nameAndRest(c *cli.Context) (string, []string, error) {
+	arguments := c.Args().Slice()
+	if len(arguments) == 0 {
+		_, err := oneName(c)
+		return "", nil, err
+	}
+	name, rest := arguments[0], arguments[1:]
+	if len(rest) > 0 && rest[0] == "--" {
+		rest = rest[1:]
+	}
+	return name, rest, nil
+}
+
+// passStatus ends devhost with the status of the command that it ran.
+func passStatus(err error) error {
+	var failed *execx.Error
+	if errors.As(err, &failed) && !failed.NotFound && failed.Err == nil {
+		if failed.Signal != 0 {
+			return &statusError{status: 128 + int(failed.Signal)}
+		}
+		return &statusError{status: failed.ExitCode}
+	}
+	return err
+}
+
+func (a *app) sshConfigCommand() *cli.Command {
+	return &cli.Command{
+		Name: "ssh-config", Usage: "print a ssh_config for a container, or write one with its keys", ArgsUsage: "NAME",
+		Description: `Prints a ssh_config(5) block that works with plain ssh, scp, rsync and editors;
+the host key is pinned. The key file is root's; --output writes a copy of
+config, key and known_hosts that belongs to the person who called sudo:
+
+  sudo devhost ssh-config demo --output ~/.ssh/demo
+  ssh -F ~/.ssh/demo/config demo`,
+		Flags: []cli.Flag{&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write config, key and known_hosts into `FOLDER`"}},
+		Action: func(c *cli.Context) error {
+			manager, record, err := a.registered(c)
+			if err != nil {
+				return err
+			}
+			files := filesOf(manager.Registry.Layout, record.Name)
+			if c.String("output") != "" {
+				return a.exportSSH(c, record, files)
+			}
+			config, err := os.ReadFile(files.Config())
+			if err != nil {
+				return err
+			}
+			_, err = a.streams.Out.Write(config)
+			return err
+		},
+	}
+}
+
+// exportSSH writes the files with the rights of the person who called sudo,
+// so that no folder is written that this person may not write.
+func (a *app) exportSSH(c *cli.Context, record *registry.Container, files sshaccess.Files) error {
+	folder, err := filepath.Abs(c.String("output"))
+	if err != nil {
+		return err
+	}
+	person, _, err := caller()
+	if err != nil {
+		return err
+	}
+	key, err := os.ReadFile(files.Identity())
+	if err != nil {
+		return err
+	}
+	known, err := os.ReadFile(filepath.Join(files.Host, "known_hosts"))
+	if err != nil {
+		return err
+	}
+	identity, knownHosts := filepath.Join(folder, "id_ed25519"), filepath.Join(folder, "known_hosts")
+	config := sshaccess.RenderConfig(record.Name, record.Address.IPv4, sshaccess.HumanUser, identity, knownHosts)
+	return person.Do(func() error {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return err
+		}
+		for path, content := range map[string][]byte{identity: key, knownHosts: known, filepath.Join(folder, "config"): []byte(config)} {
+			if err := renameio.WriteFile(path, content, 0o600); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(a.streams.Out, "ssh -F %s %s\n", filepath.Join(folder, "config"), record.Name)
+		return nil
+	})
+}

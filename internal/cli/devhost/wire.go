@@ -1,0 +1,101 @@
+package devhost
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"devhost/internal/container"
+	"devhost/internal/engine/direct"
+	"devhost/internal/engine/supervisor"
+	"devhost/internal/execx"
+	"devhost/internal/names"
+	"devhost/internal/nix"
+	"devhost/internal/person"
+	"devhost/internal/progress"
+	"devhost/internal/registry"
+)
+
+// hostsFile is where the names of containers are published.
+const hostsFile = "/etc/hosts"
+
+// caller is the person on whose behalf the command runs, and the login that is
+// recorded as the owner.
+func caller() (person.Person, string, error) {
+	current, err := person.Current()
+	return current, current.Login, err
+}
+
+// managerFor checks the name before anything else looks at it, and then makes
+// the manager.
+func (a *app) managerFor(c *cli.Context, name string) (*container.Manager, error) {
+	if err := names.Container(name); err != nil {
+		return nil, err
+	}
+	return a.manager(c)
+}
+
+// manager wires the real parts together.
+func (a *app) manager(c *cli.Context) (*container.Manager, error) {
+	if err := needRoot(os.Args); err != nil {
+		return nil, err
+	}
+	layout, err := a.layout(c)
+	if err != nil {
+		return nil, err
+	}
+	records := registry.New(layout)
+	network := &container.HostNetwork{Layout: layout, HostsFile: hostsFile}
+	engine := a.engine(layout, records, network)
+	client := a.nixClient(c)
+	reporter := progress.For(a.streams.Err, c.Bool("quiet"))
+	return &container.Manager{
+		Registry: records, Engine: engine, Network: network, Guest: guests{engine},
+		Systems:  container.NewNixSystems(layout, client, reporter),
+		Profiles: container.NixProfiles{Client: client},
+		Logger:   a.logger(c).Named("container"), Now: time.Now, Reporter: reporter, OnStep: a.onStep,
+	}, nil
+}
+
+func (a *app) engine(layout registry.Layout, records *registry.Registry, network supervisor.Network) *direct.Engine {
+	return &direct.Engine{
+		Layout: layout, Load: records.Load, Runner: execx.New(), Network: network,
+		Supervise: func(name string) []string {
+			return []string{"/proc/self/exe", "--state-dir", layout.State, "supervise", name}
+		},
+	}
+}
+
+func (a *app) nixClient(c *cli.Context) *nix.Client {
+	return nix.New(execx.New(), a.logger(c).Named("nix"))
+}
+
+func (a *app) superviseCommand() *cli.Command {
+	return &cli.Command{
+		Name: "supervise", Usage: "run a container and wait for its end (this is what start starts)", ArgsUsage: "NAME", Hidden: true,
+		Action: func(c *cli.Context) error {
+			name, err := oneName(c)
+			if err != nil {
+				return err
+			}
+			if err := names.Container(name); err != nil {
+				return err
+			}
+			if err := needRoot(os.Args); err != nil {
+				return err
+			}
+			layout, err := a.layout(c)
+			if err != nil {
+				return err
+			}
+			records := registry.New(layout)
+			// The supervisor handles signals itself: a second one kills.
+			return supervisor.Run(context.WithoutCancel(c.Context), supervisor.Options{
+				Layout: layout, Name: name, Load: records.Load, Runner: execx.New(),
+				Network: &container.HostNetwork{Layout: layout, HostsFile: hostsFile}, Logger: a.logger(c).Named("supervisor"),
+			})
+		},
+	}
+}

@@ -1,0 +1,531 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"devhost/internal/channel"
+	"devhost/internal/engine"
+	"devhost/internal/names"
+	"devhost/internal/person"
+	"devhost/internal/progress"
+	"devhost/internal/registry"
+	"devhost/internal/sshaccess"
+)
+
+// EnsureRequest says what a container shall be. A nil field means: as it was
+// (for a new container: the default).
+type EnsureRequest struct {
+	Name string
+	// Channel is a folder, a flake reference or the URL of a nixexprs tarball.
+	Channel *string
+	// Provision is a folder, a file, "-" for a tar archive on Stdin, or "" for
+	// none.
+	Provision *string
+	Stdin     io.Reader
+	Aliases   *[]string
+	// MemoryBytes, CPUs and Tasks are limits; 0 means none.
+	MemoryBytes *int64
+	CPUs        *float64
+	Tasks       *int64
+	// AuthorizedKeys are public keys of members, one each.
+	AuthorizedKeys *[]string
+	UpdateChannel  bool
+	// Caller is the person on whose behalf files are read.
+	Caller person.Person
+	Owner  string
+	// Timeout bounds the start, and then the wait for the guest's start-up
+	// queue.
+	Timeout     time.Duration
+	LockTimeout time.Duration
+}
+
+// EnsureResult says what was done.
+type EnsureResult struct {
+	Container *registry.Container `json:"container"`
+	// Created, Switched, Started and Unchanged say what happened.
+	Created   bool `json:"created"`
+	Switched  bool `json:"switched"`
+	Started   bool `json:"started"`
+	Unchanged bool `json:"unchanged"`
+	// Units are those that failed or still start.
+	Units []Unit `json:"units"`
+	// Warnings are for the person.
+	Warnings []string `json:"warnings"`
+}
+
+// Validate checks all that can be checked without looking at the host.
+func (r *EnsureRequest) Validate() error {
+	if err := names.Container(r.Name); err != nil {
+		return err
+	}
+	if r.Channel != nil {
+		if _, err := channel.Parse(*r.Channel); err != nil {
+			return err
+		}
+	}
+	if r.Aliases != nil {
+		seen := map[string]bool{}
+		for _, alias := range *r.Aliases {
+			if err := names.Alias(alias); err != nil {
+				return err
+			}
+			if seen[alias] {
+				return fmt.Errorf("alias %s is given twice", alias)
+			}
+			seen[alias] = true
+		}
+	}
+	if r.AuthorizedKeys != nil {
+		for _, key := range *r.AuthorizedKeys {
+			if _, err := sshaccess.ParseKey(key); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Ensure makes the container what the request says. When nothing changed, no
+// process is started.
+func (m *Manager) Ensure(ctx context.Context, request EnsureRequest) (*EnsureResult, error) {
+	if err := request.Validate(); err != nil {
+		return nil, err
+	}
+	var result *EnsureResult
+	err := m.locked(ctx, request.Name, "ensure", request.LockTimeout, func() (err error) {
+		result, err = m.ensure(ctx, request)
+		return err
+	})
+	return result, err
+}
+
+func (m *Manager) ensure(ctx context.Context, request EnsureRequest) (*EnsureResult, error) {
+	record, err := m.Registry.Load(request.Name)
+	var missing *registry.NotRegistered
+	switch {
+	case errors.As(err, &missing):
+		if request.Channel == nil {
+			return nil, fmt.Errorf("container %s does not exist yet, so say where its NixOS comes from: devhost ensure %s --channel FOLDER|FLAKE|URL", request.Name, request.Name)
+		}
+		return m.create(ctx, request)
+	case err != nil:
+		return nil, err
+	}
+	return m.update(ctx, request, record)
+}
+
+// nextChannel is the gc root of a pin that no deployment uses yet.
+const nextChannel = "channel-next"
+
+// wanted is what a request asks for, resolved.
+type wanted struct {
+	record registry.Container
+	// provisionDir is a new snapshot in the temporary folder, or the recorded
+	// one, or "".
+	provisionDir string
+	newSnapshot  bool
+	// provisionName is how the person knows the provision.
+	provisionName string
+	warnings     []string
+}
+
+func (w *wanted) discard() {
+	if w.newSnapshot {
+		_ = os.RemoveAll(w.provisionDir)
+	}
+}
+
+// resolve reads the provision, resolves the channel and computes the inputs.
+// It writes only below the temporary folder and to the gc roots.
+func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *registry.Container) (*wanted, error) {
+	want := &wanted{}
+	if old != nil {
+		want.record = *old
+	} else {
+		want.record = registry.Container{Name: request.Name, Owner: request.Owner, CreatedAt: m.Now().UTC(), Aliases: []string{}, Enabled: true}
+	}
+	record := &want.record
+	if err := m.resolveProvision(ctx, request, want); err != nil {
+		return nil, err
+	}
+	reference := record.Pin.Reference
+	if request.Channel != nil {
+		parsed, err := channel.Parse(*request.Channel)
+		if err != nil {
+			want.discard()
+			return nil, err
+		}
+		// A relative folder is another one from another working folder.
+		reference = parsed.Text
+	}
+	if old == nil || request.UpdateChannel || reference != record.Pin.Reference {
+		m.Reporter.Phase(progress.Resolve)
+		var oldPin *registry.Pin
+		if old != nil {
+			oldPin = &old.Pin
+		}
+		pin, err := m.Systems.Resolve(ctx, reference, request.Caller, oldPin, filepath.Join(m.gcRoots(request.Name), nextChannel))
+		if err != nil {
+			want.discard()
+			return nil, err
+		}
+		record.Pin = pin
+	}
+	inputs, err := m.Systems.Inputs(record.Pin, record.ProvisionHash)
+	if err != nil {
+		want.discard()
+		return nil, err
+	}
+	record.Inputs = inputs
+	record.Enabled = true
+	m.applySettings(request, record)
+	return want, nil
+}
+
+func (m *Manager) resolveProvision(ctx context.Context, request EnsureRequest, want *wanted) error {
+	switch {
+	case request.Provision == nil:
+		if want.record.ProvisionHash != "" {
+			want.provisionDir = m.Registry.Provision(request.Name)
+		}
+	case *request.Provision == "":
+		want.record.ProvisionHash = ""
+	default:
+		destination, err := os.MkdirTemp(m.Registry.Temporary(), "provision-")
+		if err != nil {
+			return err
+		}
+		snapshot, err := m.Systems.Snapshot(ctx, *request.Provision, request.Stdin, request.Caller, destination)
+		if err != nil {
+			_ = os.RemoveAll(destination)
+			return err
+		}
+		want.provisionDir, want.newSnapshot, want.provisionName = destination, true, *request.Provision
+		want.record.ProvisionHash = snapshot.Hash
+		for _, secret := range snapshot.Secrets {
+			want.warnings = append(want.warnings, secret.String())
+		}
+	}
+	return nil
+}
+
+func (m *Manager) applySettings(request EnsureRequest, record *registry.Container) {
+	if request.Aliases != nil {
+		record.Aliases = append([]string{}, *request.Aliases...)
+	}
+	if request.MemoryBytes != nil {
+		record.Limits.MemoryBytes = *request.MemoryBytes
+	}
+	if request.CPUs != nil {
+		record.Limits.CPUs = *request.CPUs
+	}
+	if request.Tasks != nil {
+		record.Limits.Tasks = *request.Tasks
+	}
+	if request.AuthorizedKeys != nil {
+		record.AuthorizedKeys = nil
+		for _, key := range *request.AuthorizedKeys {
+			// Validate has parsed it before.
+			line, _ := sshaccess.ParseKey(key)
+			if !slices.Contains(record.AuthorizedKeys, line) {
+				record.AuthorizedKeys = append(record.AuthorizedKeys, line)
+			}
+		}
+	}
+}
+
+// system finds or builds the system of the inputs.
+func (m *Manager) system(ctx context.Context, want *wanted) (string, error) {
+	root := filepath.Join(m.gcRoots(want.record.Name), "system")
+	if system, ok := m.Systems.Known(ctx, want.record.Inputs, root); ok {
+		return system, nil
+	}
+	return m.Systems.Build(ctx, Build{
+		Pin: want.record.Pin, Inputs: want.record.Inputs, ProvisionDir: want.provisionDir, ProvisionName: want.provisionName, Root: root, Reporter: m.Reporter,
+	})
+}
+
+func (m *Manager) create(ctx context.Context, request EnsureRequest) (*EnsureResult, error) {
+	if err := os.MkdirAll(m.Registry.Container(request.Name), 0o700); err != nil {
+		return nil, err
+	}
+	change := m.begin(request.Name, registry.Create, nil)
+	result, err := m.createSteps(ctx, change, request)
+	if err == nil {
+		return result, change.done()
+	}
+	if undoErr := change.undo(ctx); undoErr != nil {
+		return nil, &Failure{Name: request.Name, Err: err, Now: fmt.Sprintf("container %s is half made, and removing it failed (%v); remove it with: devhost destroy %s", request.Name, undoErr, request.Name)}
+	}
+	return nil, &Failure{Name: request.Name, Err: err, Now: fmt.Sprintf("container %s was not made; nothing of it is left", request.Name)}
+}
+
+func (m *Manager) createSteps(ctx context.Context, change *change, request EnsureRequest) (*EnsureResult, error) {
+	if err := change.step(ctx, StepResolve); err != nil {
+		return nil, err
+	}
+	want, err := m.resolve(ctx, request, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer want.discard()
+	record := &want.record
+	if err := change.step(ctx, StepBuild); err != nil {
+		return nil, err
+	}
+	if record.System, err = m.system(ctx, want); err != nil {
+		return nil, err
+	}
+	if err := change.step(ctx, StepAllocate); err != nil {
+		return nil, err
+	}
+	if err := m.allocate(ctx, record); err != nil {
+		return nil, err
+	}
+	if err := change.step(ctx, StepFiles); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(m.keepProvision(want), m.writeGuestFiles(record)); err != nil {
+		return nil, err
+	}
+	if err := change.step(ctx, StepProfile); err != nil {
+		return nil, err
+	}
+	if _, err := m.Profiles.SetProfile(ctx, m.Registry.Profile(record.Name), record.System); err != nil {
+		return nil, err
+	}
+	if err := change.step(ctx, StepStart); err != nil {
+		return nil, err
+	}
+	if err := m.startAndWait(ctx, record, request.Timeout); err != nil {
+		return nil, err
+	}
+	if err := change.step(ctx, StepReady); err != nil {
+		return nil, err
+	}
+	result := &EnsureResult{Container: record, Created: true, Started: true, Warnings: want.warnings}
+	if result.Units, err = m.settle(ctx, record.Name, request.Timeout); err != nil {
+		return nil, err
+	}
+	if err := change.step(ctx, StepPublish); err != nil {
+		return nil, err
+	}
+	return result, m.deployed(ctx, record, true)
+}
+
+// settle waits for the guest's start-up queue.
+func (m *Manager) settle(ctx context.Context, name string, timeout time.Duration) ([]Unit, error) {
+	waiting, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	m.Reporter.Phase(phaseUnits)
+	units, err := m.waitForUnits(waiting, name)
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return units, err
+}
+
+// deployed records a successful deployment and publishes it.
+func (m *Manager) deployed(ctx context.Context, record *registry.Container, publish bool) error {
+	next := filepath.Join(m.gcRoots(record.Name), nextChannel)
+	if err := os.Rename(next, filepath.Join(m.gcRoots(record.Name), "channel")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	record.LastDeployment = m.Now().UTC()
+	if err := m.Registry.Save(record); err != nil {
+		return err
+	}
+	if !publish {
+		return nil
+	}
+	return m.publish(ctx)
+}
+
+// keepProvision moves a new snapshot to its place, or removes the old one.
+func (m *Manager) keepProvision(want *wanted) error {
+	place := m.Registry.Provision(want.record.Name)
+	if want.provisionDir == place {
+		return nil
+	}
+	if err := os.RemoveAll(place); err != nil {
+		return err
+	}
+	if !want.newSnapshot {
+		return nil
+	}
+	if err := os.Rename(want.provisionDir, place); err != nil {
+		return err
+	}
+	want.newSnapshot = false
+	return nil
+}
+
+func (m *Manager) update(ctx context.Context, request EnsureRequest, old *registry.Container) (*EnsureResult, error) {
+	want, err := m.resolve(ctx, request, old)
+	if err != nil {
+		return nil, err
+	}
+	defer want.discard()
+	state, err := m.Engine.State(old.Name)
+	if err != nil {
+		return nil, err
+	}
+	if want.record.Inputs == old.Inputs && isLink(m.Registry.Profile(old.Name)) {
+		return m.refresh(ctx, request, old, want, state)
+	}
+	record := &want.record
+	if record.System, err = m.system(ctx, want); err != nil {
+		return nil, &Failure{Name: old.Name, Err: err, Now: unchangedNow(old.Name, state)}
+	}
+	return m.changeSystem(ctx, request, old, want, state)
+}
+
+func unchangedNow(name string, state engine.State) string {
+	return fmt.Sprintf("container %s is as it was (%s)", name, state.Status)
+}
+
+// refresh applies what needs no new system.
+func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *registry.Container, want *wanted, state engine.State) (*EnsureResult, error) {
+	record := &want.record
+	result := &EnsureResult{Container: record, Unchanged: true, Units: []Unit{}, Warnings: want.warnings}
+	if state.Status != engine.Running {
+		if err := m.Registry.Save(record); err != nil {
+			return nil, err
+		}
+		if err := m.startAndWait(ctx, record, request.Timeout); err != nil {
+			return nil, err
+		}
+		result.Started, result.Unchanged = true, false
+		var err error
+		if result.Units, err = m.settle(ctx, record.Name, request.Timeout); err != nil {
+			return nil, err
+		}
+	} else {
+		if !slices.Equal(old.AuthorizedKeys, record.AuthorizedKeys) {
+			if err := m.writeGuestFiles(record); err != nil {
+				return nil, err
+			}
+		}
+		if err := m.waitForSSHBriefly(ctx, record, request.Timeout); err != nil {
+			return nil, err
+		}
+	}
+	if limiter, ok := m.Engine.(engine.Limiter); ok && old.Limits != record.Limits && !result.Started {
+		if err := limiter.SetLimits(ctx, record.Name, record.Limits); err != nil {
+			return nil, err
+		}
+	}
+	// The name and the addresses are published as they were; the ingress
+	// reads the aliases from the record.
+	return result, m.deployed(ctx, record, result.Started)
+}
+
+func (m *Manager) waitForSSHBriefly(ctx context.Context, record *registry.Container, timeout time.Duration) error {
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return m.timedOut(ctx, limited, record.Name, "its sshd answers", timeout, m.waitForSSH(limited, record))
+}
+
+// changeSystem brings a built system into a registered container, and goes
+// back to the previous one if that fails.
+func (m *Manager) changeSystem(ctx context.Context, request EnsureRequest, old *registry.Container, want *wanted, state engine.State) (*EnsureResult, error) {
+	change := m.begin(old.Name, registry.Update, old)
+	result, err := m.changeSteps(ctx, change, request, old, want, state)
+	if err == nil {
+		return result, change.done()
+	}
+	if undoErr := change.undo(ctx); undoErr != nil {
+		return nil, &Failure{Name: old.Name, Err: err, Now: fmt.Sprintf("going back to the previous system of container %s failed too: %v; the next command for it tries again", old.Name, undoErr)}
+	}
+	if state.Status != engine.Running {
+		return nil, &Failure{Name: old.Name, Err: err, Now: m.restoreStopped(ctx, old.Name)}
+	}
+	return nil, &Failure{Name: old.Name, Err: err, Now: fmt.Sprintf("container %s runs its previous system again", old.Name)}
+}
+
+// restoreStopped stops what a failed start of a stopped container left.
+func (m *Manager) restoreStopped(ctx context.Context, name string) string {
+	if err := m.Engine.Stop(context.WithoutCancel(ctx), name, stopTimeout); err != nil {
+		return fmt.Sprintf("container %s keeps its previous system; it could not be stopped: %v", name, err)
+	}
+	return fmt.Sprintf("container %s is stopped, as it was, and keeps its previous system", name)
+}
+
+func (m *Manager) changeSteps(ctx context.Context, change *change, request EnsureRequest, old *registry.Container, want *wanted, state engine.State) (*EnsureResult, error) {
+	record := &want.record
+	result := &EnsureResult{Container: record, Warnings: want.warnings, Units: []Unit{}}
+	if err := change.step(ctx, StepFiles); err != nil {
+		return nil, err
+	}
+	if err := m.writeGuestFiles(record); err != nil {
+		return nil, err
+	}
+	if err := change.step(ctx, StepProfile); err != nil {
+		return nil, err
+	}
+	if _, err := m.Profiles.SetProfile(ctx, m.Registry.Profile(record.Name), record.System); err != nil {
+		return nil, err
+	}
+	if err := change.step(ctx, StepRecord); err != nil {
+		return nil, err
+	}
+	if err := m.Registry.Save(record); err != nil {
+		return nil, err
+	}
+	if state.Status == engine.Running {
+		change.entry.Switched = true
+		if err := change.step(ctx, StepSwitch); err != nil {
+			return nil, err
+		}
+		if limiter, ok := m.Engine.(engine.Limiter); ok && old.Limits != record.Limits {
+			if err := limiter.SetLimits(ctx, record.Name, record.Limits); err != nil {
+				return nil, err
+			}
+		}
+		m.Reporter.Phase(progress.Switch)
+		_, err := m.switchTo(ctx, record.Name, record.System)
+		if err != nil {
+			return nil, err
+		}
+		result.Switched = true
+		if err := m.waitForSSHBriefly(ctx, record, request.Timeout); err != nil {
+			return nil, err
+		}
+	} else {
+		if err := change.step(ctx, StepStart); err != nil {
+			return nil, err
+		}
+		if err := m.startAndWait(ctx, record, request.Timeout); err != nil {
+			return nil, err
+		}
+		result.Started = true
+	}
+	if err := change.step(ctx, StepReady); err != nil {
+		return nil, err
+	}
+	units, err := m.settle(ctx, record.Name, request.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	result.Units = units
+	if err := change.step(ctx, StepPublish); err != nil {
+		return nil, err
+	}
+	if err := m.keepProvision(want); err != nil {
+		return nil, err
+	}
+	return result, m.deployed(ctx, record, true)
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
+}

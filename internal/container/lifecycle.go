@@ -1,0 +1,307 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"devhost/internal/engine"
+	"devhost/internal/nix"
+	"devhost/internal/progress"
+	"devhost/internal/registry"
+)
+
+// Start starts a registered container and waits until its sshd answers. It
+// returns false when it was running already.
+func (m *Manager) Start(ctx context.Context, name string, timeout time.Duration) (started bool, err error) {
+	err = m.locked(ctx, name, "start", LockTimeout, func() error {
+		record, err := m.Registry.Load(name)
+		if err != nil {
+			return err
+		}
+		state, err := m.Engine.State(name)
+		if err != nil {
+			return err
+		}
+		started = state.Status != engine.Running
+		if !record.Enabled {
+			record.Enabled = true
+			if err := m.Registry.Save(record); err != nil {
+				return err
+			}
+		}
+		return m.startAndWait(ctx, record, timeout)
+	})
+	return started, err
+}
+
+func (m *Manager) startAndWait(ctx context.Context, record *registry.Container, timeout time.Duration) error {
+	if err := m.writeGuestFiles(record); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	m.Reporter.Phase(progress.Start)
+	err := m.Engine.Start(limited, record.Name)
+	if err != nil {
+		return m.timedOut(ctx, limited, record.Name, "its first process is up", timeout, err)
+	}
+	m.Reporter.Phase(progress.Ready)
+	err = m.waitForSSH(limited, record)
+	return m.timedOut(ctx, limited, record.Name, "its sshd answers", timeout, err)
+}
+
+// timedOut says what was waited for when our own time-out ended it.
+func (m *Manager) timedOut(ctx, limited context.Context, name, what string, timeout time.Duration, err error) error {
+	if err == nil || ctx.Err() != nil || !errors.Is(limited.Err(), context.DeadlineExceeded) {
+		return err
+	}
+	return fmt.Errorf("container %s did not get to where %s within %s; see what it does with: devhost logs --console %s; wait longer with --timeout: %w",
+		name, what, timeout, name, err)
+}
+
+// Stop powers a container off. It returns false when it was not running.
+func (m *Manager) Stop(ctx context.Context, name string, timeout time.Duration) (stopped bool, err error) {
+	err = m.locked(ctx, name, "stop", LockTimeout, func() error {
+		record, err := m.Registry.Load(name)
+		if err != nil {
+			return err
+		}
+		state, err := m.Engine.State(name)
+		if err != nil {
+			return err
+		}
+		stopped = state.Status != engine.Stopped
+		if record.Enabled {
+			record.Enabled = false
+			if err := m.Registry.Save(record); err != nil {
+				return err
+			}
+		}
+		m.Reporter.Phase(phaseStop)
+		err = m.Engine.Stop(ctx, name, timeout)
+		return err
+	})
+	return stopped, err
+}
+
+// Restart stops and starts a container.
+func (m *Manager) Restart(ctx context.Context, name string, stopTimeout, startTimeout time.Duration) error {
+	return m.locked(ctx, name, "restart", LockTimeout, func() error {
+		record, err := m.Registry.Load(name)
+		if err != nil {
+			return err
+		}
+		m.Reporter.Phase(phaseStop)
+		err = m.Engine.Stop(ctx, name, stopTimeout)
+		if err != nil {
+			return err
+		}
+		record.Enabled = true
+		if err := m.Registry.Save(record); err != nil {
+			return err
+		}
+		return m.startAndWait(ctx, record, startTimeout)
+	})
+}
+
+// Destroy stops and removes a container with all that belongs to it. A
+// container whose record is broken can be destroyed too.
+func (m *Manager) Destroy(ctx context.Context, name string) error {
+	return m.locked(ctx, name, "destroy", LockTimeout, func() error {
+		if _, err := os.Stat(m.Registry.Container(name)); errors.Is(err, fs.ErrNotExist) {
+			return &registry.NotRegistered{Name: name}
+		}
+		change := m.begin(name, registry.Destroy, nil)
+		if err := change.step(ctx, StepStop); err != nil {
+			return err
+		}
+		// From here on the next command finishes the removal, also after a
+		// Ctrl-C.
+		m.Reporter.Phase(phaseRemove)
+		err := m.remove(ctx, name)
+		if err != nil {
+			return fmt.Errorf("container %s is not wholly removed; run it again: devhost destroy %s: %w", name, name, err)
+		}
+		return nil
+	})
+}
+
+// remove takes away everything of a container. The journal goes last, with
+// the folder: a killed removal is finished by the next command.
+func (m *Manager) remove(ctx context.Context, name string) error {
+	if err := m.Engine.Stop(ctx, name, stopTimeout); err != nil {
+		return err
+	}
+	if m.OnStep != nil {
+		m.OnStep(StepRemove)
+	}
+	problems := []error{
+		m.Profiles.DeleteProfile(m.Registry.Profile(name)),
+		removeFolder(m.gcRoots(name)),
+		os.Remove(m.Registry.Record(name)),
+	}
+	if errors.Is(problems[2], fs.ErrNotExist) {
+		problems[2] = nil
+	}
+	problems = append(problems, m.publish(ctx))
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	// The folder with the journal is moved away in one step, so that a kill
+	// cannot leave a folder without its journal.
+	doomed := filepath.Join(m.Registry.Temporary(), fmt.Sprintf("removed-%s-%d", name, m.Now().UnixNano()))
+	if err := os.Rename(m.Registry.Container(name), doomed); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := removeFolder(doomed); err != nil {
+		return err
+	}
+	m.removeStale()
+	return m.removeLastTraces(ctx)
+}
+
+// removeLastTraces removes bridge and rules when no container is left.
+func (m *Manager) removeLastTraces(ctx context.Context) error {
+	left, err := os.ReadDir(m.Registry.Containers())
+	if err != nil || len(left) > 0 {
+		return err
+	}
+	for _, folder := range []string{m.Registry.GCRoots(), filepath.Dir(m.Registry.Profile("x"))} {
+		if err := os.Remove(folder); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+	}
+	return m.Network.Remove(ctx)
+}
+
+// removeStale removes what killed removals left in the temporary folder.
+func (m *Manager) removeStale() {
+	stale, _ := filepath.Glob(filepath.Join(m.Registry.Temporary(), "removed-*"))
+	for _, folder := range stale {
+		if err := removeFolder(folder); err != nil {
+			m.Logger.Warn("cannot remove", "folder", folder, "error", err)
+		}
+	}
+}
+
+// removeFolder is RemoveAll that also gets rid of immutable files: systemd
+// makes /var/empty immutable inside. It never leaves the folder: symbolic
+// links are removed, not followed.
+func removeFolder(path string) error {
+	err := os.RemoveAll(path)
+	if err == nil || !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	walkErr := filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && (entry.IsDir() || entry.Type().IsRegular()) {
+			makeMutable(path)
+		}
+		return nil
+	})
+	return errors.Join(walkErr, os.RemoveAll(path))
+}
+
+// makeMutable clears the immutable and append-only attributes (chattr -ia).
+func makeMutable(path string) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return
+	}
+	defer file.Close()
+	flags, err := unix.IoctlGetInt(int(file.Fd()), unix.FS_IOC_GETFLAGS)
+	// FS_IMMUTABLE_FL and FS_APPEND_FL of linux/fs.h.
+	const protected = 0x10 | 0x20
+	if err == nil && flags&protected != 0 {
+		_ = unix.IoctlSetPointerInt(int(file.Fd()), unix.FS_IOC_SETFLAGS, flags&^protected)
+	}
+}
+
+func (m *Manager) gcRoots(name string) string { return filepath.Join(m.Registry.GCRoots(), name) }
+
+// Rollback makes an older generation current, and switches to it where the
+// container runs. Number 0 means the one before the current. It returns the
+// number of the generation that is current now.
+func (m *Manager) Rollback(ctx context.Context, name string, number int, timeout time.Duration) (int, error) {
+	err := m.locked(ctx, name, "rollback", LockTimeout, func() error {
+		old, err := m.Registry.Load(name)
+		if err != nil {
+			return err
+		}
+		target, err := m.rollbackTarget(name, number)
+		if err != nil {
+			return err
+		}
+		number = target.Number
+		state, err := m.Engine.State(name)
+		if err != nil {
+			return err
+		}
+		record := *old
+		record.System = target.Path
+		// No inputs are known to give this system: the next ensure finds out.
+		record.Inputs = ""
+		change := m.begin(name, registry.Update, old)
+		if err := m.rollbackSteps(ctx, change, &record, target.Number, state.Status == engine.Running, timeout); err != nil {
+			if undoErr := change.undo(ctx); undoErr != nil {
+				err = errors.Join(err, undoErr)
+			}
+			return &Failure{Name: name, Err: err, Now: fmt.Sprintf("container %s keeps the system that it had", name)}
+		}
+		return change.done()
+	})
+	return number, err
+}
+
+func (m *Manager) rollbackTarget(name string, number int) (nix.Generation, error) {
+	generations, err := m.Profiles.Generations(m.Registry.Profile(name))
+	if err != nil {
+		return nix.Generation{}, err
+	}
+	for i, generation := range generations {
+		if number != 0 && generation.Number == number {
+			return generation, nil
+		}
+		if number == 0 && generation.Current {
+			if i == 0 {
+				return nix.Generation{}, fmt.Errorf("container %s has no generation before its current one; see: devhost generations %s", name, name)
+			}
+			return generations[i-1], nil
+		}
+	}
+	return nix.Generation{}, fmt.Errorf("container %s has no generation %d; see: devhost generations %s", name, number, name)
+}
+
+func (m *Manager) rollbackSteps(ctx context.Context, change *change, record *registry.Container, number int, running bool, timeout time.Duration) error {
+	if err := change.step(ctx, StepProfile); err != nil {
+		return err
+	}
+	if _, err := m.Profiles.SwitchGeneration(ctx, m.Registry.Profile(record.Name), number); err != nil {
+		return err
+	}
+	if err := change.step(ctx, StepRecord); err != nil {
+		return err
+	}
+	if err := m.Registry.Save(record); err != nil {
+		return err
+	}
+	if !running {
+		return nil
+	}
+	change.entry.Switched = true
+	if err := change.step(ctx, StepSwitch); err != nil {
+		return err
+	}
+	m.Reporter.Phase(progress.Switch)
+	_, err := m.switchTo(ctx, record.Name, record.System)
+	if err != nil {
+		return err
+	}
+	return m.waitForSSHBriefly(ctx, record, timeout)
+}

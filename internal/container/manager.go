@@ -1,0 +1,257 @@
+// Package container is the life of a container: ensure, start, stop, roll
+// back, destroy, and the repair of what a killed process left. It knows no
+// engine by name and starts no process itself.
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"devhost/internal/engine"
+	"devhost/internal/nix"
+	"devhost/internal/person"
+	"devhost/internal/progress"
+	"devhost/internal/provision"
+	"devhost/internal/registry"
+)
+
+// Steps of a change, in their order, as they stand in the journal.
+const (
+	StepResolve  = "resolve"
+	StepBuild    = "build"
+	StepAllocate = "allocate"
+	StepFiles    = "files"
+	StepProfile  = "profile"
+	StepRecord   = "record"
+	StepStart    = "start"
+	StepSwitch   = "switch"
+	StepReady    = "ready"
+	StepPublish  = "publish"
+	StepStop     = "stop"
+	StepRemove   = "remove"
+)
+
+// Systems turns channels and provisions into systems.
+type Systems interface {
+	// Snapshot reads the provision once, with the caller's rights, into
+	// destination.
+	Snapshot(ctx context.Context, source string, stdin io.Reader, caller person.Person, destination string) (provision.Snapshot, error)
+	// Resolve turns a channel reference into a pin. A pin that is still right
+	// is returned as it is.
+	Resolve(ctx context.Context, reference string, caller person.Person, old *registry.Pin, root string) (registry.Pin, error)
+	// Inputs is the hash over everything that a system is built from.
+	Inputs(pin registry.Pin, provisionHash string) (string, error)
+	// Known returns the system that was built from the inputs before, if it
+	// is still in the store, and keeps it there by the gc root.
+	Known(ctx context.Context, inputs, root string) (system string, ok bool)
+	// Build evaluates and builds; the result is kept by the gc root.
+	Build(ctx context.Context, build Build) (system string, err error)
+}
+
+// Build is one system to build.
+type Build struct {
+	Pin    registry.Pin
+	Inputs string
+	// ProvisionDir is the snapshot's folder, "" for none.
+	ProvisionDir string
+	// ProvisionName is how the person knows the provision, for messages.
+	ProvisionName string
+	// Root is the path of the gc root that keeps the result.
+	Root     string
+	Reporter progress.Reporter
+}
+
+// Profiles are the generations of systems.
+type Profiles interface {
+	SetProfile(ctx context.Context, profile, system string) (changed bool, err error)
+	Generations(profile string) ([]nix.Generation, error)
+	SwitchGeneration(ctx context.Context, profile string, number int) (nix.Generation, error)
+	DeleteProfile(profile string) error
+}
+
+// Network is what containers need of the host's network.
+type Network interface {
+	// Allocate finds free addresses. The caller holds the shared lock until
+	// they are recorded.
+	Allocate(name string, used []registry.Address) (registry.Address, error)
+	// GuestFiles are the files of the guest's folder, by their path in it.
+	GuestFiles(name string, address registry.Address, peers []Host) (map[string]string, error)
+	// Publish makes the names of all containers resolve on the host.
+	Publish(ctx context.Context, hosts []Host) error
+	// Remove removes bridge, rules and published names of this instance.
+	Remove(ctx context.Context) error
+}
+
+// Host is a name with its addresses.
+type Host struct{ Name, IPv4, IPv6 string }
+
+// Guest runs commands inside a running container as root, without a terminal.
+type Guest interface {
+	Run(ctx context.Context, name string, stdout, stderr io.Writer, argv ...string) (exitStatus int, err error)
+}
+
+// Manager carries out changes. All fields but OnStep are required.
+type Manager struct {
+	Registry *registry.Registry
+	Engine   engine.Engine
+	Systems  Systems
+	Profiles Profiles
+	Network  Network
+	Guest    Guest
+	Logger   hclog.Logger
+	Now      func() time.Time
+	// Reporter gets what a person sees while waiting.
+	Reporter progress.Reporter
+	// OnStep is called when a step is in the journal and before it is done.
+	OnStep func(step string)
+}
+
+// The phases beside those of package progress.
+const (
+	phaseStop   progress.Phase = "stop"
+	phaseRemove progress.Phase = "remove"
+	phaseUnits  progress.Phase = "services"
+)
+
+// LockTimeout is how long a command waits for another one of the same
+// container, unless told otherwise.
+const LockTimeout = 30 * time.Second
+
+// stopTimeout is how long a guest may take to power off before it is killed.
+const stopTimeout = 30 * time.Second
+
+// Failure says that a change did not happen, and what holds now.
+type Failure struct {
+	Name string
+	Err  error
+	// Now says what is true after the failure.
+	Now string
+}
+
+func (f *Failure) Error() string { return fmt.Sprintf("%v\n%s", f.Err, f.Now) }
+func (f *Failure) Unwrap() error { return f.Err }
+
+// locked runs a change of one container under its lock, after repairing what
+// a killed process left.
+func (m *Manager) locked(ctx context.Context, name, purpose string, timeout time.Duration, change func() error) error {
+	if err := m.Registry.Prepare(); err != nil {
+		return err
+	}
+	unlock, err := m.Registry.Lock(ctx, name, purpose, timeout)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := m.repair(ctx, name); err != nil {
+		return fmt.Errorf("container %s was left half changed by an interrupted command, and that could not be repaired: %w", name, err)
+	}
+	return change()
+}
+
+// change is one journalled change.
+type change struct {
+	manager *Manager
+	name    string
+	entry   registry.JournalEntry
+}
+
+func (m *Manager) begin(name string, operation registry.Operation, previous *registry.Container) *change {
+	entry := registry.JournalEntry{Operation: operation, StartedAt: m.Now().UTC(), Previous: previous}
+	if previous != nil {
+		entry.PreviousGeneration = m.currentGeneration(name)
+	}
+	return &change{manager: m, name: name, entry: entry}
+}
+
+// step journals that a step begins.
+func (c *change) step(ctx context.Context, step string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c.entry.Step = step
+	if err := c.manager.Registry.WriteJournal(c.name, &c.entry); err != nil {
+		return err
+	}
+	c.manager.Logger.Debug("step", "container", c.name, "operation", c.entry.Operation, "step", step)
+	if c.manager.OnStep != nil {
+		c.manager.OnStep(step)
+	}
+	return nil
+}
+
+func (c *change) done() error { return c.manager.Registry.RemoveJournal(c.name) }
+
+// undo takes a failed change back. It is not cancelled with the command.
+func (c *change) undo(ctx context.Context) error {
+	return c.manager.undo(context.WithoutCancel(ctx), c.name, &c.entry)
+}
+
+// repair finishes or takes back what a killed process left.
+func (m *Manager) repair(ctx context.Context, name string) error {
+	entry, err := m.Registry.ReadJournal(name)
+	if err != nil || entry == nil {
+		return err
+	}
+	m.Reporter.Note(fmt.Sprintf("an earlier command was interrupted while it worked on container %s (%s, step %s); repairing", name, entry.Operation, entry.Step))
+	return m.undo(ctx, name, entry)
+}
+
+func (m *Manager) undo(ctx context.Context, name string, entry *registry.JournalEntry) error {
+	switch entry.Operation {
+	case registry.Create:
+		return m.remove(ctx, name)
+	case registry.Destroy:
+		return m.remove(ctx, name)
+	default:
+		return m.goBack(ctx, name, entry)
+	}
+}
+
+// goBack restores the record, the generation and the running system of before
+// an update.
+func (m *Manager) goBack(ctx context.Context, name string, entry *registry.JournalEntry) error {
+	previous := entry.Previous
+	if previous == nil {
+		record, err := m.Registry.Load(name)
+		if err != nil {
+			return err
+		}
+		previous = record
+	}
+	var problems []error
+	if entry.PreviousGeneration > 0 && entry.PreviousGeneration != m.currentGeneration(name) {
+		_, err := m.Profiles.SwitchGeneration(ctx, m.Registry.Profile(name), entry.PreviousGeneration)
+		problems = append(problems, err)
+	}
+	problems = append(problems, m.Registry.Save(previous), m.writeGuestFiles(previous))
+	state, err := m.Engine.State(name)
+	problems = append(problems, err)
+	if entry.Switched && state.Status == engine.Running {
+		if _, err := m.switchTo(ctx, name, previous.System); err != nil {
+			problems = append(problems, fmt.Errorf("cannot switch back to the previous system: %w", err))
+		}
+	}
+	problems = append(problems, m.publish(ctx))
+	if err := errors.Join(problems...); err != nil {
+		return err
+	}
+	return m.Registry.RemoveJournal(name)
+}
+
+func (m *Manager) currentGeneration(name string) int {
+	generations, err := m.Profiles.Generations(m.Registry.Profile(name))
+	if err != nil {
+		return 0
+	}
+	for _, generation := range generations {
+		if generation.Current {
+			return generation.Number
+		}
+	}
+	return 0
+}

@@ -1,0 +1,170 @@
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+
+	"devhost/internal/network"
+	"devhost/internal/registry"
+)
+
+// HostNetwork is the network of one state folder on this machine. It is the
+// Network of a Manager and of a supervisor. Its Host is chosen with the first
+// container and recorded.
+type HostNetwork struct {
+	Layout registry.Layout
+	// HostsFile is where names are published, /etc/hosts in life.
+	HostsFile string
+}
+
+// host reads the recorded network.
+func (n *HostNetwork) host() (network.Host, error) {
+	var host network.Host
+	data, err := os.ReadFile(n.Layout.Network())
+	if err == nil {
+		err = json.Unmarshal(data, &host)
+	}
+	if err != nil {
+		return host, fmt.Errorf("cannot read the recorded network %s: %w", n.Layout.Network(), err)
+	}
+	return host, nil
+}
+
+func (n *HostNetwork) open() (*network.Network, network.Host, error) {
+	host, err := n.host()
+	if err != nil {
+		return nil, host, err
+	}
+	opened, err := network.New(host, n.Layout.NetworkLock())
+	return opened, host, err
+}
+
+// Allocate implements Network. The caller holds the shared lock, so that only
+// one network is chosen.
+func (n *HostNetwork) Allocate(name string, used []registry.Address) (registry.Address, error) {
+	host, err := n.host()
+	if errors.Is(err, fs.ErrNotExist) {
+		if host, err = network.ChooseHost(n.Layout.Instance()); err != nil {
+			return registry.Address{}, err
+		}
+		err = registry.WriteJSON(n.Layout.Network(), host)
+	}
+	if err != nil {
+		return registry.Address{}, err
+	}
+	taken := make([]network.Addresses, 0, len(used))
+	for _, address := range used {
+		if parsed, err := parseAddress(address); err == nil {
+			taken = append(taken, parsed)
+		}
+	}
+	addresses, err := network.Allocate(host, taken, name)
+	if err != nil {
+		return registry.Address{}, err
+	}
+	address := registry.Address{IPv4: addresses.IPv4.String(), MAC: addresses.MAC, HostInterface: addresses.HostInterface}
+	if addresses.IPv6.IsValid() {
+		address.IPv6 = addresses.IPv6.String()
+	}
+	return address, nil
+}
+
+func parseAddress(address registry.Address) (network.Addresses, error) {
+	addresses := network.Addresses{MAC: address.MAC, HostInterface: address.HostInterface}
+	var err error
+	if addresses.IPv4, err = netip.ParseAddr(address.IPv4); err != nil {
+		return addresses, err
+	}
+	if address.IPv6 != "" {
+		addresses.IPv6, err = netip.ParseAddr(address.IPv6)
+	}
+	return addresses, err
+}
+
+// GuestFiles implements Network.
+func (n *HostNetwork) GuestFiles(_ string, address registry.Address, peers []Host) (map[string]string, error) {
+	host, err := n.host()
+	if err != nil {
+		return nil, err
+	}
+	addresses, err := parseAddress(address)
+	if err != nil {
+		return nil, err
+	}
+	resolvers, err := network.ResolvConf()
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{
+		"network/10-host0.network": network.GuestNetworkFile(host, addresses),
+		"resolv.conf":              resolvers.Content,
+		"hosts":                    network.HostsFile(hostEntries(peers)),
+	}, nil
+}
+
+func hostEntries(hosts []Host) []network.HostEntry {
+	entries := make([]network.HostEntry, 0, len(hosts))
+	for _, host := range hosts {
+		entry := network.HostEntry{Name: host.Name}
+		// Records are checked when they are read: what is no address is left out.
+		entry.IPv4, _ = netip.ParseAddr(host.IPv4)
+		entry.IPv6, _ = netip.ParseAddr(host.IPv6)
+		entries = append(entries, entry)
+	}
+	return entries
+}
+
+// Publish implements Network.
+func (n *HostNetwork) Publish(ctx context.Context, hosts []Host) error {
+	return network.PublishHosts(ctx, n.HostsFile, n.Layout.Instance(), hostEntries(hosts))
+}
+
+// Remove implements Network.
+func (n *HostNetwork) Remove(ctx context.Context) error {
+	opened, _, err := n.open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return opened.Remove(ctx)
+}
+
+// Attach connects a container that starts; bridge and rules are made if they
+// are missing, as after a restart of the host.
+func (n *HostNetwork) Attach(ctx context.Context, _ string, address registry.Address) error {
+	opened, _, err := n.open()
+	if err != nil {
+		return err
+	}
+	addresses, err := parseAddress(address)
+	if err != nil {
+		return err
+	}
+	if err := opened.Ensure(ctx); err != nil {
+		return err
+	}
+	return opened.Attach(ctx, addresses)
+}
+
+// Detach takes back what Attach did.
+func (n *HostNetwork) Detach(_ string, address registry.Address) error {
+	opened, _, err := n.open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	addresses, err := parseAddress(address)
+	if err != nil {
+		return err
+	}
+	return opened.Detach(context.TODO(), addresses)
+}

@@ -1,0 +1,251 @@
+package container
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+
+	"devhost/internal/engine"
+	"devhost/internal/execx"
+	"devhost/internal/registry"
+)
+
+// sshPoll is how often sshd is tried while the guest starts.
+const sshPoll = 10 * time.Millisecond
+
+// waitForSSH waits until sshd greets on the container's address.
+func (m *Manager) waitForSSH(ctx context.Context, record *registry.Container) error {
+	address := net.JoinHostPort(record.Address.IPv4, "22")
+	tick := time.NewTicker(sshPoll)
+	defer tick.Stop()
+	for {
+		if m.sshAnswers(ctx, address, time.Second) {
+			return nil
+		}
+		state, err := m.Engine.State(record.Name)
+		if err != nil {
+			return err
+		}
+		if state.Status == engine.Stopped || state.Status == engine.Failed {
+			return &engine.StartError{Name: record.Name, Reason: "it ended before its sshd answered: " + state.Detail, LogPath: m.Registry.Log(record.Name)}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("no ssh server answers at %s: %w", address, ctx.Err())
+		case <-tick.C:
+		}
+	}
+}
+
+// sshAnswers tells whether a server at the address sends the greeting of
+// RFC 4253, section 4.2.
+func (m *Manager) sshAnswers(ctx context.Context, address string, timeout time.Duration) bool {
+	dialer := net.Dialer{Timeout: timeout}
+	connection, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return false
+	}
+	defer connection.Close()
+	_ = connection.SetReadDeadline(time.Now().Add(timeout))
+	greeting, err := bufio.NewReader(io.LimitReader(connection, 256)).ReadString('\n')
+	return err == nil && strings.HasPrefix(greeting, "SSH-")
+}
+
+// Unit is one unit of the guest that is not as it should be.
+type Unit struct {
+	Name string `json:"name"`
+	// State is "failed" or "activating".
+	State       string `json:"state"`
+	Description string `json:"description"`
+	// Log holds the last lines of a failed unit's journal.
+	Log []string `json:"log,omitempty"`
+}
+
+// guestProgram is a program of the guest's system profile; it is there in
+// both channel shapes, whatever the guest's PATH.
+func guestProgram(name string) string { return "/run/current-system/sw/bin/" + name }
+
+// waitForUnits waits until the guest has started all that it wanted to start,
+// or until the context ends, and returns the units that failed or still
+// start. While it waits, the guest's last log line is shown.
+func (m *Manager) waitForUnits(ctx context.Context, name string) ([]Unit, error) {
+	const poll = 250 * time.Millisecond
+	for {
+		running, err := m.queueLength(ctx, name)
+		if err == nil && running == 0 {
+			break
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		if line := m.lastLogLine(ctx, name); line != "" {
+			m.Reporter.Detail(line)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(poll):
+		}
+	}
+	// The wait may have used up its time; asking what is wrong gets its own.
+	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	return m.TroubledUnits(asking, name)
+}
+
+func (m *Manager) queueLength(ctx context.Context, name string) (int, error) {
+	output, err := m.guestOutput(ctx, name, guestProgram("systemctl"), "show", "--property=NJobs", "--value")
+	if err != nil {
+		return 0, err
+	}
+	var jobs int
+	if _, err := fmt.Sscan(string(output), &jobs); err != nil {
+		return 0, fmt.Errorf("cannot read the guest's number of jobs from %q: %w", output, err)
+	}
+	return jobs, nil
+}
+
+func (m *Manager) lastLogLine(ctx context.Context, name string) string {
+	output, err := m.guestOutput(ctx, name, guestProgram("journalctl"), "--lines=1", "--output=cat", "--no-pager", "--quiet")
+	if err != nil {
+		return ""
+	}
+	return printable(strings.TrimSpace(string(output)))
+}
+
+// printable keeps a guest from writing control sequences to a person's
+// terminal.
+func printable(line string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\t' {
+			return ' '
+		}
+		if r < ' ' || (r >= 0x7f && r < 0xa0) {
+			return -1
+		}
+		return r
+	}, line)
+}
+
+// TroubledUnits are the units that failed or still start. The JSON is that of
+// systemctl list-units --output=json (systemd 246 and later).
+func (m *Manager) TroubledUnits(ctx context.Context, name string) ([]Unit, error) {
+	output, err := m.guestOutput(ctx, name, guestProgram("systemctl"), "list-units", "--all", "--state=failed,activating", "--output=json", "--no-pager")
+	if err != nil {
+		return nil, err
+	}
+	var listed []struct{ Unit, Active, Description string }
+	if err := json.Unmarshal(output, &listed); err != nil {
+		return nil, fmt.Errorf("cannot read the guest's list of units: %w", err)
+	}
+	units := make([]Unit, 0, len(listed))
+	for _, entry := range listed {
+		unit := Unit{Name: printable(entry.Unit), State: printable(entry.Active), Description: printable(entry.Description)}
+		if unit.State == "failed" {
+			unit.Log = m.unitLog(ctx, name, unit.Name)
+		}
+		units = append(units, unit)
+	}
+	return units, nil
+}
+
+func (m *Manager) unitLog(ctx context.Context, name, unit string) []string {
+	output, err := m.guestOutput(ctx, name, guestProgram("journalctl"), "--unit="+unit, "--lines=12", "--output=cat", "--no-pager", "--quiet")
+	if err != nil {
+		return nil
+	}
+	var lines []string
+	for line := range strings.Lines(string(output)) {
+		lines = append(lines, printable(strings.TrimRight(line, "\n")))
+	}
+	return lines
+}
+
+func (m *Manager) guestOutput(ctx context.Context, name string, argv ...string) ([]byte, error) {
+	var stdout, stderr bytes.Buffer
+	status, err := m.Guest.Run(ctx, name, &stdout, &stderr, argv...)
+	if err != nil {
+		return nil, err
+	}
+	if status != 0 {
+		return nil, &execx.Error{Argv: argv, ExitCode: status, Tail: lastLines(stderr.String())}
+	}
+	return stdout.Bytes(), nil
+}
+
+func lastLines(text string) []string {
+	const most = 20
+	var lines []string
+	for line := range strings.Lines(text) {
+		lines = append(lines, printable(strings.TrimRight(line, "\n")))
+	}
+	if len(lines) > most {
+		lines = lines[len(lines)-most:]
+	}
+	return lines
+}
+
+// SwitchError says that the guest did not take its new system.
+type SwitchError struct {
+	Name       string
+	ExitStatus int
+	// Output holds the last lines of switch-to-configuration.
+	Output []string
+	// Units are those that failed.
+	Units []Unit
+}
+
+func (s *SwitchError) Error() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "container %s could not switch to its new system (switch-to-configuration ended with exit code %d)", s.Name, s.ExitStatus)
+	for _, line := range s.Output {
+		text.WriteString("\n  " + line)
+	}
+	describeUnits(&text, s.Units)
+	return text.String()
+}
+
+func describeUnits(text io.Writer, units []Unit) {
+	for _, unit := range units {
+		switch unit.State {
+		case "failed":
+			fmt.Fprintf(text, "\nunit %s failed; its last log lines:", unit.Name)
+			for _, line := range unit.Log {
+				fmt.Fprintf(text, "\n  %s", line)
+			}
+		default:
+			fmt.Fprintf(text, "\nunit %s still starts", unit.Name)
+		}
+	}
+}
+
+// switchTo makes the running guest take a system. The output is kept for the
+// error and shown as detail while it runs.
+func (m *Manager) switchTo(ctx context.Context, name, system string) ([]string, error) {
+	var output bytes.Buffer
+	shown := &execx.LineWriter{Line: func(line string) { m.Reporter.Detail(printable(line)) }}
+	sink := io.MultiWriter(&output, shown)
+	status, err := m.Guest.Run(ctx, name, sink, sink, system+"/bin/switch-to-configuration", "switch")
+	err = errors.Join(err, shown.Close())
+	if err != nil {
+		return nil, err
+	}
+	lines := lastLines(output.String())
+	if status == 0 {
+		return lines, nil
+	}
+	units, err := m.TroubledUnits(context.WithoutCancel(ctx), name)
+	if err != nil {
+		m.Logger.Warn("cannot ask for the failed units", "container", name, "error", err)
+	}
+	return lines, &SwitchError{Name: name, ExitStatus: status, Output: lines, Units: units}
+}

@@ -1,0 +1,387 @@
+// Package doctor looks at a host and says whether it can run containers, and
+// what to do about what is missing.
+package doctor
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"devhost/internal/execx"
+	"devhost/internal/network"
+)
+
+// Level says how bad a finding is.
+type Level string
+
+// The levels of findings. Only Problem keeps containers from working.
+const (
+	Good    Level = "ok"
+	Warning Level = "warning"
+	Problem Level = "problem"
+)
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	Check  string `json:"check"`
+	Level  Level  `json:"level"`
+	Detail string `json:"detail"`
+	// Remedy is what to do, "" where nothing is to be done.
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Host is what doctor looks at. The fields are for tests to replace.
+type Host struct {
+	Runner execx.Runner
+	// StateDir is the state folder, or where it will be.
+	StateDir string
+	// Domain is the public domain below which containers are reached.
+	Domain string
+	// Ports are the TCP ports that the ingress wants.
+	Ports []int
+	// Root is where /proc, /etc and /nix are read, "/" in life.
+	Root string
+	// LookupHost is that of net.Resolver.
+	LookupHost func(ctx context.Context, name string) ([]string, error)
+	// ForwardDrops finds rules of others that drop forwarded traffic.
+	ForwardDrops func() ([]network.Finding, error)
+}
+
+// The oldest versions that are known to work.
+const (
+	oldestNspawn = 252
+	oldestNix    = "2.8"
+)
+
+// Examine makes all checks, in a fixed order.
+func (h *Host) Examine(ctx context.Context) []Finding {
+	var findings []Finding
+	for _, check := range []func(context.Context) []Finding{
+		h.root, h.userNamespaces, h.idmappedMounts, h.nspawn, h.nix, h.buildUsers, h.store, h.nftables, h.ports, h.dns,
+	} {
+		findings = append(findings, check(ctx)...)
+	}
+	return findings
+}
+
+// Healthy tells whether no finding is a problem.
+func Healthy(findings []Finding) bool {
+	for _, finding := range findings {
+		if finding.Level == Problem {
+			return false
+		}
+	}
+	return true
+}
+
+func one(check string, level Level, detail, remedy string) []Finding {
+	return []Finding{{Check: check, Level: level, Detail: detail, Remedy: remedy}}
+}
+
+func (h *Host) path(path string) string { return filepath.Join(h.Root, path) }
+
+func (h *Host) root(context.Context) []Finding {
+	if os.Geteuid() == 0 {
+		return one("root", Good, "running as root", "")
+	}
+	return one("root", Warning, "not running as root: some checks cannot be made", "run: sudo devhost doctor")
+}
+
+func (h *Host) userNamespaces(context.Context) []Finding {
+	const check = "user namespaces"
+	data, err := os.ReadFile(h.path("/proc/sys/user/max_user_namespaces"))
+	if err != nil {
+		return one(check, Problem, "the kernel has none", "use a kernel with CONFIG_USER_NS")
+	}
+	most, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || most == 0 {
+		return one(check, Problem, "they are switched off", "run: sysctl -w user.max_user_namespaces=65536, and put it into /etc/sysctl.d/devhost.conf")
+	}
+	return one(check, Good, fmt.Sprintf("up to %d", most), "")
+}
+
+// existing is the nearest existing folder of a path.
+func existing(path string) string {
+	for {
+		if info, err := os.Stat(path); (err == nil && info.IsDir()) || path == "/" {
+			return path
+		}
+		path = filepath.Dir(path)
+	}
+}
+
+func (h *Host) idmappedMounts(ctx context.Context) []Finding {
+	const check = "idmapped mounts"
+	folder := existing(h.StateDir)
+	if os.Geteuid() != 0 {
+		return one(check, Warning, "cannot be tried without root", "run: sudo devhost doctor")
+	}
+	switch err := tryIdmap(ctx, h.Runner, folder); {
+	case err == nil:
+		return one(check, Good, "work at "+folder, "")
+	default:
+		return one(check, Problem, fmt.Sprintf("do not work at %s: %v", folder, err),
+			"use Linux 5.12 or newer and a state folder on ext4, btrfs or xfs (--state-dir, or mount one at "+h.StateDir+")")
+	}
+}
+
+// tryIdmap makes an idmapped mount of the folder that is attached nowhere.
+func tryIdmap(ctx context.Context, runner execx.Runner, folder string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	mapped := []syscallIDMap{{ContainerID: 0, HostID: 1 << 20, Size: 1 << 16}}
+	ready := make(chan int, 1)
+	ended := make(chan error, 1)
+	go func() {
+		// The process is only there to hold its user namespace.
+		ended <- runner.Run(ctx, execx.Command{
+			Name: "sh", Args: []string{"-c", "echo $$; exec sleep 10"}, Grace: time.Millisecond,
+			SysProcAttr: userNamespace(mapped),
+			Stdout: &execx.LineWriter{Line: func(line string) {
+				pid, _ := strconv.Atoi(line)
+				ready <- pid
+			}},
+		})
+	}()
+	var pid int
+	select {
+	case pid = <-ready:
+	case err := <-ended:
+		return fmt.Errorf("cannot make a user namespace: %w", err)
+	}
+	defer func() { cancel(); <-ended }()
+	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	if err != nil {
+		return err
+	}
+	defer namespace.Close()
+	tree, err := unix.OpenTree(unix.AT_FDCWD, folder, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("open_tree: %w", err)
+	}
+	defer unix.Close(tree)
+	attributes := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(namespace.Fd())}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, attributes); err != nil {
+		return fmt.Errorf("mount_setattr: %w", err)
+	}
+	return nil
+}
+
+var versionNumber = regexp.MustCompile(`[0-9]+(\.[0-9]+)*`)
+
+func (h *Host) programVersion(ctx context.Context, program string) (string, error) {
+	output, err := h.Runner.Output(ctx, execx.Command{Name: program, Args: []string{"--version"}, Timeout: 10 * time.Second})
+	if err != nil {
+		return "", err
+	}
+	first, _, _ := strings.Cut(string(output), "\n")
+	version := versionNumber.FindString(first)
+	if version == "" {
+		return "", fmt.Errorf("%s --version says %q", program, first)
+	}
+	return version, nil
+}
+
+func missing(err error) bool {
+	var failed *execx.Error
+	return errors.As(err, &failed) && failed.NotFound
+}
+
+func (h *Host) nspawn(ctx context.Context) []Finding {
+	const check = "systemd-nspawn"
+	const remedy = "install it: apt-get install systemd-container (Debian 12 or newer, Ubuntu 24.04)"
+	version, err := h.programVersion(ctx, "systemd-nspawn")
+	switch {
+	case missing(err):
+		return one(check, Problem, "is not installed", remedy)
+	case err != nil:
+		return one(check, Problem, err.Error(), remedy)
+	case older(version, strconv.Itoa(oldestNspawn)):
+		return one(check, Problem, fmt.Sprintf("version %s is too old: %d or newer is needed", version, oldestNspawn), remedy)
+	}
+	return one(check, Good, "version "+version, "")
+}
+
+func (h *Host) nix(ctx context.Context) []Finding {
+	const check = "Nix"
+	const remedy = "install it: apt-get install nix-bin, or see https://nixos.org/download"
+	version, err := h.programVersion(ctx, "nix")
+	switch {
+	case missing(err):
+		return one(check, Problem, "is not installed", remedy)
+	case err != nil:
+		return one(check, Problem, err.Error(), remedy)
+	case older(version, oldestNix):
+		return one(check, Problem, fmt.Sprintf("version %s is too old: %s or newer is needed", version, oldestNix), remedy)
+	}
+	return one(check, Good, "version "+version, "")
+}
+
+// older compares dotted version numbers.
+func older(version, than string) bool {
+	a, b := strings.Split(version, "."), strings.Split(than, ".")
+	for i := range b {
+		if i >= len(a) {
+			return true
+		}
+		x, _ := strconv.Atoi(a[i])
+		y, _ := strconv.Atoi(b[i])
+		if x != y {
+			return x < y
+		}
+	}
+	return false
+}
+
+func (h *Host) buildUsers(context.Context) []Finding {
+	const check = "build users"
+	const remedy = "run: make setup (it makes the group nixbld and its users); without them Nix builds as root"
+	members, err := groupMembers(h.path("/etc/group"), "nixbld")
+	switch {
+	case err != nil:
+		return one(check, Problem, err.Error(), remedy)
+	case len(members) == 0:
+		return one(check, Problem, "the group nixbld has no members", remedy)
+	}
+	if setting, found := nixSetting(h.path("/etc/nix/nix.conf"), "build-users-group"); found && setting == "" {
+		return one(check, Problem, "build-users-group is empty in /etc/nix/nix.conf: builders would be root", "set build-users-group = nixbld there and restart nix-daemon")
+	}
+	findings := one(check, Good, fmt.Sprintf("%d in group nixbld", len(members)), "")
+	if setting, found := nixSetting(h.path("/etc/nix/nix.conf"), "sandbox"); found && setting != "true" {
+		findings = append(findings, Finding{Check: check, Level: Problem, Detail: fmt.Sprintf("sandbox = %s in /etc/nix/nix.conf", setting), Remedy: "set sandbox = true there and restart nix-daemon"})
+	}
+	return findings
+}
+
+// groupMembers reads a file in the format of group(5).
+func groupMembers(path, group string) ([]string, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		fields := strings.Split(lines.Text(), ":")
+		if len(fields) == 4 && fields[0] == group {
+			return strings.FieldsFunc(fields[3], func(r rune) bool { return r == ',' }), nil
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("there is no group %s", group)
+}
+
+// nixSetting reads one setting of a nix.conf.
+func nixSetting(path, name string) (value string, found bool) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", false
+	}
+	for line := range strings.Lines(string(data)) {
+		line, _, _ = strings.Cut(line, "#")
+		key, setting, isSetting := strings.Cut(line, "=")
+		if isSetting && strings.TrimSpace(key) == name {
+			value, found = strings.TrimSpace(setting), true
+		}
+	}
+	return value, found
+}
+
+func (h *Host) store(context.Context) []Finding {
+	const check = "store"
+	var findings []Finding
+	dialer := net.Dialer{Timeout: time.Second}
+	connection, err := dialer.Dial("unix", h.path("/nix/var/nix/daemon-socket/socket"))
+	if err == nil {
+		_ = connection.Close()
+		findings = one(check, Good, "a Nix daemon answers", "")
+	} else {
+		findings = one(check, Good, "no Nix daemon runs yet; devhost starts one when it needs it", "")
+	}
+	folder := existing(h.path("/nix/store"))
+	var free unix.Statfs_t
+	if err := unix.Statfs(folder, &free); err != nil {
+		return append(findings, Finding{Check: check, Level: Problem, Detail: fmt.Sprintf("cannot look at %s: %v", folder, err), Remedy: "make the file system of /nix available"})
+	}
+	const least = 4 << 30
+	available := int64(free.Bavail) * free.Bsize
+	if available < least {
+		return append(findings, Finding{Check: check, Level: Warning, Detail: fmt.Sprintf("%.1f GiB free at %s", float64(available)/(1<<30), folder), Remedy: "free space: nix-collect-garbage --delete-older-than 30d"})
+	}
+	return append(findings, Finding{Check: check, Level: Good, Detail: fmt.Sprintf("%.0f GiB free at %s", float64(available)/(1<<30), folder)})
+}
+
+func (h *Host) nftables(context.Context) []Finding {
+	const check = "nftables"
+	if os.Geteuid() != 0 {
+		return one(check, Warning, "cannot be read without root", "run: sudo devhost doctor")
+	}
+	drops, err := h.ForwardDrops()
+	if err != nil {
+		return one(check, Problem, err.Error(), "use a kernel with nf_tables (modprobe nf_tables)")
+	}
+	findings := one(check, Good, "can be used", "")
+	for _, drop := range drops {
+		findings = append(findings, Finding{Check: "foreign forward rules", Level: Warning, Detail: drop.String(), Remedy: drop.Remedy})
+	}
+	if len(drops) == 0 {
+		findings = append(findings, Finding{Check: "foreign forward rules", Level: Good, Detail: "none drops the traffic of containers"})
+	}
+	return findings
+}
+
+func (h *Host) ports(ctx context.Context) []Finding {
+	var findings []Finding
+	for _, port := range h.Ports {
+		check := fmt.Sprintf("port %d", port)
+		var config net.ListenConfig
+		listener, err := config.Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
+		switch {
+		case err == nil:
+			_ = listener.Close()
+			findings = append(findings, Finding{Check: check, Level: Good, Detail: "is free"})
+		case errors.Is(err, fs.ErrPermission):
+			findings = append(findings, Finding{Check: check, Level: Warning, Detail: "cannot be tried without root", Remedy: "run: sudo devhost doctor"})
+		default:
+			findings = append(findings, Finding{Check: check, Level: Warning, Detail: "is taken", Remedy: fmt.Sprintf("if that is not devhost's ingress, stop what holds it (ss -ltnp 'sport = :%d'), or choose other ports for devhost ingress", port)})
+		}
+	}
+	return findings
+}
+
+func (h *Host) dns(ctx context.Context) []Finding {
+	const check = "DNS"
+	if h.Domain == "localhost" || strings.HasSuffix(h.Domain, ".localhost") {
+		return one(check, Good, h.Domain+" is this machine by itself; for others, choose a public domain with --domain", "")
+	}
+	random := make([]byte, 6)
+	_, _ = rand.Read(random)
+	remedy := fmt.Sprintf("add to the zone: %s and *.%s as A/AAAA (or CNAME) of this host's public address", h.Domain, h.Domain)
+	var findings []Finding
+	for _, name := range []string{h.Domain, "check-" + hex.EncodeToString(random) + "." + h.Domain} {
+		limited, cancel := context.WithTimeout(ctx, 3*time.Second)
+		addresses, err := h.LookupHost(limited, name)
+		cancel()
+		if err != nil || len(addresses) == 0 {
+			findings = append(findings, Finding{Check: check, Level: Warning, Detail: name + " does not resolve", Remedy: remedy})
+			continue
+		}
+		findings = append(findings, Finding{Check: check, Level: Good, Detail: name + " is " + strings.Join(addresses, ", ")})
+	}
+	return findings
+}

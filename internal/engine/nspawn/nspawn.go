@@ -1,0 +1,183 @@
+// Package nspawn knows systemd-nspawn: its arguments, what it needs before it
+// starts, and what it leaves when it is killed. The arguments are those of
+// systemd-nspawn(1), version 252 and newer.
+package nspawn
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"devhost/internal/registry"
+)
+
+// Program is the program's name, looked up on PATH.
+const Program = "systemd-nspawn"
+
+// RebootStatus is the exit status by which nspawn says that the guest wants to
+// be started again (EXIT_FORCE_RESTART of systemd).
+const RebootStatus = 133
+
+// PowerOffSignal makes systemd as PID 1 power off: SIGRTMIN+4, see systemd(1).
+// SIGRTMIN is 34, because the C library keeps 32 and 33.
+const PowerOffSignal = 34 + 4
+
+// Config is all that the arguments depend on.
+type Config struct {
+	// Machine is nspawn's name of the container, unique on the host.
+	Machine string
+	// Hostname is the guest's host name.
+	Hostname string
+	// Root is the container's root folder and Guest the host-owned folder that
+	// the guest sees at /run/devhost.
+	Root, Guest string
+	// Store is the folder of store paths, bound at the same path.
+	Store string
+	// System is the store path whose init is the guest's PID 1.
+	System string
+	// HostUsr binds the host's /usr.
+	HostUsr bool
+	// HostInterface is the host's end of the virtual cable.
+	HostInterface string
+}
+
+// Arguments are those after the program's name.
+func Arguments(config Config) []string {
+	arguments := []string{
+		"--quiet",
+		// No machined, no unit: this works where PID 1 is no systemd, and
+		// nspawn stays in the cgroup that it was started in.
+		"--register=no", "--keep-unit",
+		"--notify-ready=yes",
+		"--machine=" + config.Machine,
+		"--hostname=" + config.Hostname,
+		"--directory=" + config.Root,
+		"--private-users=pick", "--private-users-ownership=auto",
+		"--bind-ro=" + bind(config.Store, config.Store),
+		"--bind-ro=" + bind(config.Guest, "/run/devhost"),
+	}
+	if config.HostUsr {
+		arguments = append(arguments, "--bind-ro="+bind("/usr", "/usr"))
+	}
+	return append(arguments,
+		"--network-veth-extra="+config.HostInterface+":host0",
+		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
+		"--kill-signal=SIGRTMIN+4",
+		// The console goes to standard output, which is our log, and reads
+		// nothing.
+		"--console=read-only",
+		"--", filepath.Join(config.System, "init"))
+}
+
+// bind is a bind mount whose files belong to the guest's root. nspawn splits
+// at colons, so those in a path are escaped.
+func bind(source, target string) string {
+	return escape(source) + ":" + escape(target) + ":rootidmap"
+}
+
+func escape(path string) string {
+	var escaped []byte
+	for i := range len(path) {
+		if path[i] == ':' || path[i] == '\\' {
+			escaped = append(escaped, '\\')
+		}
+		escaped = append(escaped, path[i])
+	}
+	return string(escaped)
+}
+
+// Environment is nspawn's whole environment. unified says that the host has a
+// cgroup v2 hierarchy: then the guest gets that one alone, because nspawn's own
+// guess looks for systemd below /usr of the root, where NixOS has none, and
+// would give it v1, which systemd 256 and newer refuse.
+func Environment(notifySocket string, unified bool) []string {
+	environment := []string{
+		"PATH=/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"NOTIFY_SOCKET=" + notifySocket,
+		// nspawn hands this on to PID 1: no colours in the log.
+		"TERM=dumb",
+	}
+	if unified {
+		environment = append(environment, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1")
+	}
+	return environment
+}
+
+// MachineName is the name that nspawn knows a container by. It is the
+// container's own in the default state folder; elsewhere it carries the
+// instance, so that two state folders do not meet. At most 64 characters.
+func MachineName(layout registry.Layout, name string) string {
+	if layout.State == registry.DefaultStateDir {
+		return name
+	}
+	const longest = 64
+	suffix := "-" + layout.Instance()
+	if len(name)+len(suffix) > longest {
+		sum := sha256.Sum256([]byte(name))
+		suffix = "-" + hex.EncodeToString(sum[:4]) + suffix
+		name = name[:longest-len(suffix)]
+	}
+	return name + suffix
+}
+
+// hostUsrVersion is the version of devhost-system.json.
+const hostUsrVersion = 1
+
+// HostUsr says whether a system wants the host's /usr: its file
+// devhost-system.json, which only channels/offline writes, says so.
+func HostUsr(system string) (bool, error) {
+	path := filepath.Join(system, "devhost-system.json")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot read what the system needs: %w", err)
+	}
+	var wishes struct {
+		Version int  `json:"version"`
+		HostUsr bool `json:"hostUsr"`
+	}
+	if err := json.Unmarshal(data, &wishes); err != nil {
+		return false, fmt.Errorf("cannot read what the system needs: %s: %w", path, err)
+	}
+	if wishes.Version != hostUsrVersion {
+		return false, fmt.Errorf("%s has version %d, this devhost reads version %d; use the devhost that belongs to the channel", path, wishes.Version, hostUsrVersion)
+	}
+	return wishes.HostUsr, nil
+}
+
+// PrepareRoot makes what nspawn wants to see in a root folder before it starts
+// from it: /usr, and with the host's /usr also the links into it that the host
+// has (/bin, /lib64 ...). What is there already stays, whatever it is: it
+// belongs to the guest.
+func PrepareRoot(root string, hostUsr bool) error {
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return fmt.Errorf("cannot make the root folder: %w", err)
+	}
+	// Mkdir and Symlink do not follow a link of the guest in the last place.
+	if err := os.Mkdir(filepath.Join(root, "usr"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("cannot prepare the root folder: %w", err)
+	}
+	if !hostUsr {
+		return nil
+	}
+	for _, link := range []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32"} {
+		target, err := os.Readlink("/" + link)
+		if err != nil {
+			continue
+		}
+		if filepath.IsAbs(target) {
+			target = target[1:]
+		}
+		if err := os.Symlink(target, filepath.Join(root, link)); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("cannot prepare the root folder: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,196 @@
+package supervisor
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"devhost/internal/engine"
+	"devhost/internal/engine/process"
+	"devhost/internal/registry"
+)
+
+// RecordVersion is the version of the runtime record.
+const RecordVersion = 1
+
+// Record is what a supervisor says about its container while it runs, and,
+// when the container failed, afterwards. It lives below /run.
+type Record struct {
+	Version int    `json:"version"`
+	Name    string `json:"name"`
+	// BootID is the boot that the processes belong to.
+	BootID string        `json:"bootId"`
+	Status engine.Status `json:"status"`
+	// Supervisor, Nspawn and Leader are as the host sees them; the leader is
+	// PID 1 of the guest.
+	Supervisor process.ID `json:"supervisor"`
+	Nspawn     process.ID `json:"nspawn"`
+	Leader     process.ID `json:"leader"`
+	// UIDBase is the host's uid of the guest's root, 0 while it is not known.
+	UIDBase int `json:"uidBase,omitempty"`
+	// System is the store path that runs.
+	System string `json:"system,omitempty"`
+	// StartedAt is when nspawn was started last.
+	StartedAt time.Time `json:"startedAt"`
+	// Detail says why, when Status is engine.Failed.
+	Detail string `json:"detail,omitempty"`
+}
+
+// UnusableRecord says that a runtime record cannot be read.
+type UnusableRecord struct {
+	Name, Path string
+	Err        error
+}
+
+func (u *UnusableRecord) Error() string {
+	return fmt.Sprintf("the runtime record of container %s is unusable: %s: %v; end the container and clear it with: devhost stop %s",
+		u.Name, u.Path, u.Err, u.Name)
+}
+
+func (u *UnusableRecord) Unwrap() error { return u.Err }
+
+// ReadRecord reads the record of a container, nil when there is none or when
+// it is of another boot. The error is *UnusableRecord.
+func ReadRecord(layout registry.Layout, name string) (*Record, error) {
+	path := layout.RuntimeRecord(name)
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &UnusableRecord{Name: name, Path: path, Err: err}
+	}
+	record, err := decodeRecord(text)
+	if err == nil && record.Name != name {
+		err = fmt.Errorf("it names container %q", record.Name)
+	}
+	if err != nil {
+		return nil, &UnusableRecord{Name: name, Path: path, Err: err}
+	}
+	if record.BootID != process.BootID() {
+		return nil, nil
+	}
+	return record, nil
+}
+
+func decodeRecord(text []byte) (*Record, error) {
+	var record Record
+	if err := json.Unmarshal(text, &record); err != nil {
+		return nil, err
+	}
+	if record.Version != RecordVersion {
+		return nil, fmt.Errorf("it has version %d, this devhost reads version %d", record.Version, RecordVersion)
+	}
+	switch record.Status {
+	case engine.Starting, engine.Running, engine.Stopping, engine.Failed:
+		return &record, nil
+	}
+	return nil, fmt.Errorf("status %q is none", record.Status)
+}
+
+// write replaces the record. No fsync: it means nothing after this boot.
+func (r *Record) write(layout registry.Layout) error {
+	r.Version, r.BootID = RecordVersion, process.BootID()
+	text, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	path := layout.RuntimeRecord(r.Name)
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, append(text, '\n'), 0o600); err != nil {
+		return fmt.Errorf("cannot write the runtime record: %w", err)
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return fmt.Errorf("cannot write the runtime record: %w", err)
+	}
+	return nil
+}
+
+func removeRecord(layout registry.Layout, name string) error {
+	path := layout.RuntimeRecord(name)
+	return errors.Join(removeIfThere(path), removeIfThere(path+".new"))
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// makeRuntime makes the folder of the runtime records.
+func makeRuntime(layout registry.Layout) error {
+	folder := layout.Runtime()
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return fmt.Errorf("cannot make the runtime folder: %w", err)
+	}
+	return nil
+}
+
+// removeRuntime removes the runtime folders when they are empty.
+func removeRuntime(layout registry.Layout) {
+	folder := layout.Runtime()
+	if unix.Rmdir(folder) == nil {
+		_ = unix.Rmdir(filepath.Dir(folder))
+	}
+}
+
+// notifySocket is where nspawn says that the guest is up.
+func notifySocket(layout registry.Layout, name string) string {
+	return filepath.Join(layout.Runtime(), name+".notify")
+}
+
+// consolePipe is the named pipe that the guest's console comes through.
+func consolePipe(layout registry.Layout, name string) string {
+	return filepath.Join(layout.Runtime(), name+".console")
+}
+
+// Busy says that a container has a living supervisor already.
+type Busy struct{ Name string }
+
+func (b *Busy) Error() string {
+	return fmt.Sprintf("container %s has a supervisor already; see: devhost status %s", b.Name, b.Name)
+}
+
+// lock takes the lock that a living supervisor holds; a kill frees it. The
+// returned function removes and frees it. The error is *Busy.
+func lock(layout registry.Layout, name string) (func(), error) {
+	path := filepath.Join(layout.Runtime(), name+".lock")
+	for {
+		if err := makeRuntime(layout); err != nil {
+			return nil, err
+		}
+		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			// The last supervisor removed the folder meanwhile.
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("cannot lock the container's supervisor: %w", err)
+		}
+		if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			_ = file.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				return nil, &Busy{Name: name}
+			}
+			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
+		}
+		// Whoever held it before may have removed it: then this is a lock that
+		// nobody else sees.
+		mine, mineErr := file.Stat()
+		there, thereErr := os.Stat(path)
+		if mineErr == nil && thereErr == nil && os.SameFile(mine, there) {
+			return func() {
+				_ = os.Remove(path)
+				_ = file.Close()
+			}, nil
+		}
+		_ = file.Close()
+	}
+}

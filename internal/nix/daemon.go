@@ -1,0 +1,419 @@
+package nix
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"devhost/internal/execx"
+)
+
+// DefaultSocket is where a Nix daemon listens.
+const DefaultSocket = "/nix/var/nix/daemon-socket/socket"
+
+// configFile is the host's own configuration of Nix.
+const configFile = "/etc/nix/nix.conf"
+
+// How long a daemon may take to answer after its start, and to end.
+const (
+	daemonStartTimeout = 20 * time.Second
+	daemonStopTimeout  = 10 * time.Second
+)
+
+// DaemonDown says that no daemon answers and none could be started.
+type DaemonDown struct {
+	Socket string
+	// Log is what the daemon that was started has printed, or "".
+	Log string
+	Err error
+}
+
+func (d *DaemonDown) Error() string {
+	text := fmt.Sprintf("no Nix daemon answers at %s: %v", d.Socket, d.Err)
+	if d.Log != "" {
+		text += "; its log is " + d.Log
+	}
+	return text + "; start one as root with: nix-daemon, or systemctl start nix-daemon.socket"
+}
+
+func (d *DaemonDown) Unwrap() error { return d.Err }
+
+// NoBuildUsers says that builds would run as root.
+type NoBuildUsers struct {
+	// Group is the group that should hold the build users, "" if it is
+	// configured to be empty.
+	Group string
+	// Reason says what is wrong with it.
+	Reason string
+}
+
+func (n *NoBuildUsers) Error() string {
+	if n.Group == "" {
+		return n.Reason + ": builders would be root on this host, sandbox or not; remove the line from " + configFile + ", restart the Nix daemon, and see that the build users exist:\n" + buildUserCommands("nixbld")
+	}
+	return n.Reason + ": without build users, builders would be root on this host; make them with:\n" + buildUserCommands(n.Group)
+}
+
+func buildUserCommands(group string) string {
+	return fmt.Sprintf(`  groupadd --system %[1]s
+  for i in $(seq 1 8); do useradd --system --no-create-home --home-dir /var/empty --shell /usr/sbin/nologin --gid %[1]s --groups %[1]s --comment "Nix build user $i" %[1]s$i; done`, group)
+}
+
+// CheckBuildUsers refuses a host on which builders would run as root: the
+// error is *NoBuildUsers.
+func (c *Client) CheckBuildUsers(ctx context.Context) error {
+	settings, err := readConfig(configFile, os.ReadFile)
+	if err != nil {
+		return err
+	}
+	group, set := settings["build-users-group"]
+	if !set {
+		group = "nixbld"
+	}
+	if settings["auto-allocate-uids"] == "true" {
+		return nil
+	}
+	if group == "" {
+		return &NoBuildUsers{Reason: "build-users-group is empty in " + configFile}
+	}
+	data, err := os.ReadFile("/etc/group")
+	if err != nil {
+		return fmt.Errorf("cannot read the groups of this host: %w", err)
+	}
+	members, found := groupMembers(data, group)
+	if !found {
+		// The group may come from a directory service.
+		output, err := c.Runner.Output(ctx, execx.Command{Name: "getent", Args: []string{"group", group}})
+		var failure *execx.Error
+		if err != nil && !errors.As(err, &failure) {
+			return err
+		}
+		members, found = groupMembers(output, group)
+	}
+	switch {
+	case !found:
+		return &NoBuildUsers{Group: group, Reason: "there is no group " + group}
+	case members == 0:
+		return &NoBuildUsers{Group: group, Reason: "the group " + group + " has no members"}
+	}
+	return nil
+}
+
+// groupMembers counts the members of a group in the format of group(5).
+func groupMembers(data []byte, group string) (members int, found bool) {
+	scanner := bufio.NewScanner(bytes.NewReader(data))
+	for scanner.Scan() {
+		fields := strings.Split(scanner.Text(), ":")
+		if len(fields) == 4 && fields[0] == group {
+			return len(strings.FieldsFunc(fields[3], func(r rune) bool { return r == ',' })), true
+		}
+	}
+	return 0, false
+}
+
+// readConfig reads the settings of a nix.conf(5), following include lines. A
+// missing file has no settings.
+func readConfig(path string, readFile func(string) ([]byte, error)) (map[string]string, error) {
+	settings := map[string]string{}
+	err := readConfigInto(settings, path, readFile, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return settings, err
+}
+
+func readConfigInto(settings map[string]string, path string, readFile func(string) ([]byte, error), depth int) error {
+	const deepest = 10
+	data, err := readFile(path)
+	if err != nil || depth > deepest {
+		return err
+	}
+	for _, line := range strings.Split(string(data), "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) == 2 && (fields[0] == "include" || fields[0] == "!include"):
+			included := fields[1]
+			if !filepath.IsAbs(included) {
+				included = filepath.Join(filepath.Dir(path), included)
+			}
+			err := readConfigInto(settings, included, readFile, depth+1)
+			if err != nil && fields[0] == "include" {
+				return fmt.Errorf("cannot read what %s includes: %w", path, err)
+			}
+		case len(fields) >= 2 && fields[1] == "=":
+			settings[fields[0]] = strings.Join(fields[2:], " ")
+		}
+	}
+	return nil
+}
+
+func (c *Client) socket() string { return orDefault(c.Socket, DefaultSocket) }
+
+// answers says whether a daemon accepts connections.
+func answers(ctx context.Context, socket string) error {
+	dialer := net.Dialer{Timeout: time.Second}
+	connection, err := dialer.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return err
+	}
+	return connection.Close()
+}
+
+// daemonRecord says which daemon we started.
+type daemonRecord struct {
+	Version int `json:"version"`
+	PID     int `json:"pid"`
+	// Started is the start time of the process: field 22 of /proc/PID/stat,
+	// in clock ticks since boot. A pid alone may belong to another by now.
+	Started uint64 `json:"started"`
+}
+
+func daemonRecordPath(runtimeDir string) string { return filepath.Join(runtimeDir, "nix-daemon.json") }
+func daemonLogPath(runtimeDir string) string    { return filepath.Join(runtimeDir, "nix-daemon.log") }
+
+// EnsureDaemon sees to it that a Nix daemon answers, and that it builds as
+// build users. Where none answers it starts one that outlives us, and records
+// its pid in runtimeDir for StopDaemon. The error is *NoBuildUsers,
+// *NotInstalled or *DaemonDown.
+//
+// The settings of /etc/nix/nix.conf hold for a daemon that is started here,
+// but for sandbox = true and sandbox-fallback = false. Its substituters are
+// left alone, except that there are none if DEVHOST_OFFLINE=1 is set, or if
+// there is no nix.conf and cache.nixos.org does not resolve within a second:
+// else each build would wait for a cache that is out of reach.
+func (c *Client) EnsureDaemon(ctx context.Context, runtimeDir string) error {
+	if err := c.CheckBuildUsers(ctx); err != nil {
+		return err
+	}
+	if answers(ctx, c.socket()) == nil {
+		return nil
+	}
+	if err := os.MkdirAll(runtimeDir, 0o755); err != nil {
+		return fmt.Errorf("cannot make the runtime folder: %w", err)
+	}
+	unlock, err := lockDaemon(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if answers(ctx, c.socket()) == nil {
+		return nil
+	}
+	return c.startDaemon(ctx, runtimeDir)
+}
+
+func (c *Client) startDaemon(ctx context.Context, runtimeDir string) error {
+	logPath := daemonLogPath(runtimeDir)
+	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("cannot write the log of the Nix daemon: %w", err)
+	}
+	defer log.Close()
+	process, err := c.Runner.Start(execx.Command{
+		Name: program("nix-daemon"), Env: daemonEnvironment(offline(ctx)), Dir: "/",
+		Stdout: log, Stderr: log,
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return explain(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- process.Wait() }()
+	started, err := startTime(process.Pid())
+	if err == nil {
+		err = writeDaemonRecord(runtimeDir, daemonRecord{Version: 1, PID: process.Pid(), Started: started})
+	}
+	if err == nil {
+		err = c.awaitDaemon(ctx, ended)
+	}
+	if err != nil {
+		_ = process.Signal(syscall.SIGKILL)
+		_ = os.Remove(daemonRecordPath(runtimeDir))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return &DaemonDown{Socket: c.socket(), Log: logPath, Err: err}
+	}
+	c.Logger.Info("started a Nix daemon", "pid", process.Pid())
+	return nil
+}
+
+func (c *Client) awaitDaemon(ctx context.Context, ended <-chan error) error {
+	const poll = 20 * time.Millisecond
+	waiting, cancel := context.WithTimeout(ctx, daemonStartTimeout)
+	defer cancel()
+	for {
+		err := answers(waiting, c.socket())
+		if err == nil {
+			return nil
+		}
+		select {
+		case endErr := <-ended:
+			return errors.Join(errors.New("it ended at once"), endErr)
+		case <-waiting.Done():
+			return fmt.Errorf("it did not answer within %s: %w", daemonStartTimeout, err)
+		case <-time.After(poll):
+		}
+	}
+}
+
+// daemonEnvironment is the environment of a daemon that is started here.
+// NIX_REMOTE must not be in it: such a daemon would connect to itself, without
+// end (tried with 2.26).
+func daemonEnvironment(offline bool) []string {
+	config := "sandbox = true\nsandbox-fallback = false\n"
+	if offline {
+		config += "substituters =\n"
+	}
+	result := []string{"HOME=/root", "USER=root", "LANG=C.UTF-8", "NIX_CONFIG=" + config}
+	for _, name := range passedOn {
+		if value, ok := os.LookupEnv(name); ok {
+			result = append(result, name+"="+value)
+		}
+	}
+	return result
+}
+
+// offline says whether a binary cache is out of reach. EnsureDaemon documents
+// the rule.
+func offline(ctx context.Context) bool {
+	if os.Getenv("DEVHOST_OFFLINE") == "1" {
+		return true
+	}
+	if _, err := os.Stat(configFile); err == nil {
+		return false
+	}
+	waiting, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := net.DefaultResolver.LookupHost(waiting, "cache.nixos.org")
+	return err != nil
+}
+
+// StopDaemon ends the daemon that EnsureDaemon started with this runtimeDir,
+// if there is one, and removes its record and log. A daemon that
+// somebody else started is left alone.
+func (c *Client) StopDaemon(ctx context.Context, runtimeDir string) error {
+	if _, err := os.Stat(runtimeDir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	unlock, err := lockDaemon(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	data, err := os.ReadFile(daemonRecordPath(runtimeDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot read which Nix daemon to stop: %w", err)
+	}
+	var record daemonRecord
+	if err == nil && json.Unmarshal(data, &record) == nil {
+		if err := stopProcess(ctx, record); err != nil {
+			return err
+		}
+	}
+	for _, path := range []string{daemonRecordPath(runtimeDir), daemonLogPath(runtimeDir)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot remove what the Nix daemon left: %w", err)
+		}
+	}
+	return nil
+}
+
+// stopProcess terminates, then kills, the recorded process and waits for its
+// end.
+func stopProcess(ctx context.Context, record daemonRecord) error {
+	alive := func() bool {
+		started, err := startTime(record.PID)
+		return err == nil && started == record.Started
+	}
+	deadline := time.Now().Add(daemonStopTimeout)
+	for signal := syscall.SIGTERM; alive(); {
+		if err := syscall.Kill(record.PID, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("cannot stop the Nix daemon (pid %d): %w", record.PID, err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+		switch {
+		case time.Now().After(deadline.Add(daemonStopTimeout)):
+			return fmt.Errorf("the Nix daemon (pid %d) does not end, not even when killed", record.PID)
+		case time.Now().After(deadline):
+			signal = syscall.SIGKILL
+		}
+	}
+	return nil
+}
+
+func writeDaemonRecord(runtimeDir string, record daemonRecord) error {
+	data, err := json.Marshal(record)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(daemonRecordPath(runtimeDir), append(data, '\n'), 0o600)
+}
+
+// startTime is field 22 of /proc/PID/stat; a process that has ended and was
+// not waited for counts as gone. See proc(5).
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	// Field 2 is the program's name in parentheses and may hold anything.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	const state, start = 0, 19
+	if len(fields) <= start || fields[state] == "Z" || fields[state] == "X" {
+		return 0, os.ErrProcessDone
+	}
+	return strconv.ParseUint(fields[start], 10, 64)
+}
+
+// daemonLock is one lock for all instances of devhost on this host: the daemon
+// is one, too.
+const daemonLock = "/run/devhost-nix-daemon.lock"
+
+// lockDaemon keeps two processes from starting two daemons. Who holds the lock
+// removes its file at the end, so what was locked must still be what is there.
+func lockDaemon(ctx context.Context) (func(), error) {
+	for {
+		file, err := os.OpenFile(daemonLock, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("cannot lock the start of the Nix daemon: %w", err)
+		}
+		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			held, heldErr := file.Stat()
+			there, thereErr := os.Lstat(daemonLock)
+			if heldErr == nil && thereErr == nil && os.SameFile(held, there) {
+				return func() {
+					_ = os.Remove(daemonLock)
+					_ = file.Close()
+				}, nil
+			}
+		} else if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errors.Join(fmt.Errorf("cannot lock %s: %w", daemonLock, err), file.Close())
+		}
+		_ = file.Close()
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}

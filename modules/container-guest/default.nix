@@ -1,0 +1,21 @@
+# What every development container imports, whatever channel its NixOS comes from
+# (NixOS 21.05 to current, Flying Circus' platform, channels/offline).
+#
+# The host hands over one folder, bound read-only at /run/devhost:
+#   name                        the container's name, also its host name
+#   hosts                       names that change while it runs (hosts(5)): its own, and those of its peers
+#   resolv.conf                 the host's resolvers
+#   network/                    systemd-networkd's files for the interface host0
+#   authorized_keys/USER        public keys that may log in as USER
+#   ssh/ssh_host_ed25519_key    the host key
+{
+  imports = [
+    ./options.nix
+    ./certificate.nix
+    ./container.nix
+    ./names.nix
+    ./network.nix
+    ./ssh.nix
+    ./users.nix
+  ];
+}

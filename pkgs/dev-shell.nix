@@ -1,0 +1,49 @@
+# What building, testing and the demo need where there is Nix.
+{ mkShell
+, bash
+, coreutils
+, curl
+, dbus
+, git
+, gnumake
+, go
+, iproute2
+, jq
+, nftables
+, nginx
+, nix
+, openssh
+, openssl
+, postgresql
+, python3
+, redis
+, rsync
+, systemd
+, util-linux
+}:
+
+mkShell {
+  packages = [
+    bash
+    coreutils
+    curl
+    dbus
+    git
+    gnumake
+    go
+    iproute2
+    jq
+    nftables
+    nginx
+    nix
+    openssh
+    openssl
+    postgresql
+    python3
+    redis
+    rsync
+    systemd
+    util-linux
+  ];
+  env.CGO_ENABLED = "0";
+}
