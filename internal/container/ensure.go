@@ -134,7 +134,7 @@ type wanted struct {
 	newSnapshot  bool
 	// provisionName is how the person knows the provision.
 	provisionName string
-	warnings     []string
+	warnings      []string
 }
 
 func (w *wanted) discard() {
@@ -325,7 +325,7 @@ func (m *Manager) createSteps(ctx context.Context, change *change, request Ensur
 func (m *Manager) settle(ctx context.Context, name string, timeout time.Duration) ([]Unit, error) {
 	waiting, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	m.Reporter.Phase(phaseUnits)
+	m.Reporter.Phase(progress.Services)
 	units, err := m.waitForUnits(waiting, name)
 	if ctx.Err() != nil {
 		err = ctx.Err()
@@ -491,7 +491,7 @@ func (m *Manager) changeSteps(ctx context.Context, change *change, request Ensur
 			}
 		}
 		m.Reporter.Phase(progress.Switch)
-		_, err := m.switchTo(ctx, record.Name, record.System)
+		err := m.switchTo(ctx, record.Name, record.System)
 		if err != nil {
 			return nil, err
 		}

@@ -84,7 +84,7 @@ func (m *Manager) Stop(ctx context.Context, name string, timeout time.Duration) 
 				return err
 			}
 		}
-		m.Reporter.Phase(phaseStop)
+		m.Reporter.Phase(progress.Stop)
 		err = m.Engine.Stop(ctx, name, timeout)
 		return err
 	})
@@ -98,7 +98,7 @@ func (m *Manager) Restart(ctx context.Context, name string, stopTimeout, startTi
 		if err != nil {
 			return err
 		}
-		m.Reporter.Phase(phaseStop)
+		m.Reporter.Phase(progress.Stop)
 		err = m.Engine.Stop(ctx, name, stopTimeout)
 		if err != nil {
 			return err
@@ -124,7 +124,7 @@ func (m *Manager) Destroy(ctx context.Context, name string) error {
 		}
 		// From here on the next command finishes the removal, also after a
 		// Ctrl-C.
-		m.Reporter.Phase(phaseRemove)
+		m.Reporter.Phase(progress.Remove)
 		err := m.remove(ctx, name)
 		if err != nil {
 			return fmt.Errorf("container %s is not wholly removed; run it again: devhost destroy %s: %w", name, name, err)
@@ -299,7 +299,7 @@ func (m *Manager) rollbackSteps(ctx context.Context, change *change, record *reg
 		return err
 	}
 	m.Reporter.Phase(progress.Switch)
-	_, err := m.switchTo(ctx, record.Name, record.System)
+	err := m.switchTo(ctx, record.Name, record.System)
 	if err != nil {
 		return err
 	}

@@ -111,13 +111,6 @@ type Manager struct {
 	OnStep func(step string)
 }
 
-// The phases beside those of package progress.
-const (
-	phaseStop   progress.Phase = "stop"
-	phaseRemove progress.Phase = "remove"
-	phaseUnits  progress.Phase = "services"
-)
-
 // LockTimeout is how long a command waits for another one of the same
 // container, unless told otherwise.
 const LockTimeout = 30 * time.Second
@@ -232,7 +225,7 @@ func (m *Manager) goBack(ctx context.Context, name string, entry *registry.Journ
 	state, err := m.Engine.State(name)
 	problems = append(problems, err)
 	if entry.Switched && state.Status == engine.Running {
-		if _, err := m.switchTo(ctx, name, previous.System); err != nil {
+		if err := m.switchTo(ctx, name, previous.System); err != nil {
 			problems = append(problems, fmt.Errorf("cannot switch back to the previous system: %w", err))
 		}
 	}

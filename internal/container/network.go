@@ -35,13 +35,12 @@ func (n *HostNetwork) host() (network.Host, error) {
 	return host, nil
 }
 
-func (n *HostNetwork) open() (*network.Network, network.Host, error) {
+func (n *HostNetwork) open() (*network.Network, error) {
 	host, err := n.host()
 	if err != nil {
-		return nil, host, err
+		return nil, err
 	}
-	opened, err := network.New(host, n.Layout.NetworkLock())
-	return opened, host, err
+	return network.New(host, n.Layout.NetworkLock())
 }
 
 // Allocate implements Network. The caller holds the shared lock, so that only
@@ -126,7 +125,7 @@ func (n *HostNetwork) Publish(ctx context.Context, hosts []Host) error {
 
 // Remove implements Network.
 func (n *HostNetwork) Remove(ctx context.Context) error {
-	opened, _, err := n.open()
+	opened, err := n.open()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -139,7 +138,7 @@ func (n *HostNetwork) Remove(ctx context.Context) error {
 // Attach connects a container that starts; bridge and rules are made if they
 // are missing, as after a restart of the host.
 func (n *HostNetwork) Attach(ctx context.Context, _ string, address registry.Address) error {
-	opened, _, err := n.open()
+	opened, err := n.open()
 	if err != nil {
 		return err
 	}
@@ -155,7 +154,7 @@ func (n *HostNetwork) Attach(ctx context.Context, _ string, address registry.Add
 
 // Detach takes back what Attach did.
 func (n *HostNetwork) Detach(_ string, address registry.Address) error {
-	opened, _, err := n.open()
+	opened, err := n.open()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -230,22 +230,21 @@ func describeUnits(text io.Writer, units []Unit) {
 
 // switchTo makes the running guest take a system. The output is kept for the
 // error and shown as detail while it runs.
-func (m *Manager) switchTo(ctx context.Context, name, system string) ([]string, error) {
+func (m *Manager) switchTo(ctx context.Context, name, system string) error {
 	var output bytes.Buffer
 	shown := &execx.LineWriter{Line: func(line string) { m.Reporter.Detail(printable(line)) }}
 	sink := io.MultiWriter(&output, shown)
 	status, err := m.Guest.Run(ctx, name, sink, sink, system+"/bin/switch-to-configuration", "switch")
 	err = errors.Join(err, shown.Close())
 	if err != nil {
-		return nil, err
+		return err
 	}
-	lines := lastLines(output.String())
 	if status == 0 {
-		return lines, nil
+		return nil
 	}
 	units, err := m.TroubledUnits(context.WithoutCancel(ctx), name)
 	if err != nil {
 		m.Logger.Warn("cannot ask for the failed units", "container", name, "error", err)
 	}
-	return lines, &SwitchError{Name: name, ExitStatus: status, Output: lines, Units: units}
+	return &SwitchError{Name: name, ExitStatus: status, Output: lastLines(output.String()), Units: units}
 }

@@ -116,7 +116,7 @@ func (w writers) Write(data []byte) (int, error) {
 }
 
 func zombie(pid int) bool {
-	output, _ := exec.Command("ps", "-o", "stat=", "-p", fmt.Sprint(pid)).Output() //nolint:forbidigo,noctx // looks from outside
+	output, _ := exec.Command("ps", "-o", "stat=", "-p", fmt.Sprint(pid)).Output()
 	return strings.HasPrefix(string(output), "Z")
 }
 

@@ -336,7 +336,7 @@ func waitOnce(ctx context.Context, name string) (netlink.Link, error) {
 		close(done)
 		// The sender must not block on a channel that nobody reads.
 		go func() {
-			for range news { //nolint:revive // emptied on purpose
+			for range news {
 			}
 		}()
 	}()

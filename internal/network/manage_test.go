@@ -65,7 +65,7 @@ func (l *lab) generation() uint32 {
 	l.host.do(func() {
 		conn, err := mdnetlink.Dial(unix.NETLINK_NETFILTER, nil)
 		l.host.must(err)
-		defer conn.Close()
+		defer func() { l.host.must(conn.Close()) }()
 		answers, err := conn.Execute(mdnetlink.Message{
 			Header: mdnetlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: mdnetlink.Request},
 			Data:   make([]byte, 4), // any family

@@ -30,7 +30,7 @@ func (l *lab) sink(address string) *net.UDPConn {
 			l.Fatal(err)
 		}
 	})
-	l.Cleanup(func() { sink.Close() })
+	l.Cleanup(func() { l.host.must(sink.Close()) })
 	return sink
 }
 
@@ -144,7 +144,7 @@ func (g *guest) frame(content []byte) {
 	g.do(func() {
 		socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 		g.must(err)
-		defer unix.Close(socket)
+		defer func() { g.must(unix.Close(socket)) }()
 		g.must(unix.Sendto(socket, content, 0, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index, Halen: 6}))
 	})
 }
@@ -270,7 +270,7 @@ func (ns *namespace) icmp6(source, target string, message []byte) {
 	ns.do(func() {
 		connection, err := net.ListenPacket("ip6:ipv6-icmp", source)
 		ns.must(err)
-		defer connection.Close()
+		defer func() { ns.must(connection.Close()) }()
 		raw := ipv6.NewPacketConn(connection)
 		ns.must(raw.SetHopLimit(255))
 		ns.must(raw.SetMulticastHopLimit(255))

@@ -201,6 +201,10 @@ func (c *Client) Root(ctx context.Context, path, target string) error {
 // What is a symbolic link stays one. An unchanged path costs one hash of its
 // content and no copy.
 func (c *Client) AddPath(ctx context.Context, path, name string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
 	arguments := []string{"--add", path}
 	run := "nix-store"
 	if filepath.Base(path) != name {

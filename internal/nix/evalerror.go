@@ -46,6 +46,10 @@ func evalFailure(ctx context.Context, err error, output string, request EvalRequ
 	if !errors.As(err, &failure) || failure.NotFound || ctx.Err() != nil {
 		return explain(err)
 	}
+	const noSuchProgram = 127 // of prlimit(1), as of a shell
+	if failure.ExitCode == noSuchProgram {
+		return &NotInstalled{Err: err}
+	}
 	result := &EvalError{Log: request.Log, Err: err}
 	timeout, memory := orDefault(request.Timeout, DefaultEvalTimeout), orDefault(request.Memory, DefaultEvalMemory)
 	switch lower := strings.ToLower(output); {
@@ -91,9 +95,10 @@ func parseEvalOutput(output string, names []PathName) (message, position string)
 	if start < 0 {
 		return "", ""
 	}
-	text, rest := messageAt(lines, start)
-	if match := firstPosition(lines[rest:]); match != "" {
-		position = match
+	message, rest := messageAt(lines, start)
+	position, hint := afterMessage(lines[rest:])
+	if hint != "" {
+		message += "\n" + hint
 	}
 	if own := ownPosition(lines, names, newer); own != "" && !below(position, names) {
 		position = own
@@ -102,7 +107,7 @@ func parseEvalOutput(output string, names []PathName) (message, position string)
 		// The expression is ours: its position helps nobody.
 		position = ""
 	}
-	return text, position
+	return message, position
 }
 
 // findError gives the line of the message, and whether the frames come first.
@@ -150,17 +155,30 @@ func messageAt(lines []string, start int) (string, int) {
 	return strings.TrimSpace(strings.Join(text, "\n")), i
 }
 
-// firstPosition is the position that follows a message at once.
-func firstPosition(lines []string) string {
-	for _, line := range lines {
-		if match := positionLine.FindStringSubmatch(line); match != nil {
-			return match[1]
+// afterMessage reads what follows a message: its position, the lines of source
+// there, and at times a hint.
+func afterMessage(lines []string) (position, hint string) {
+	for i, line := range lines {
+		if match := positionLine.FindStringSubmatch(line); match != nil && position == "" && onlyBlank(lines[:i]) {
+			position = match[1]
 		}
-		if strings.TrimSpace(line) != "" {
-			return ""
+		if frameLine.MatchString(line) {
+			break
+		}
+		if trimmed := strings.TrimSpace(line); strings.HasPrefix(trimmed, "Did you mean ") {
+			hint = trimmed
 		}
 	}
-	return ""
+	return position, hint
+}
+
+func onlyBlank(lines []string) bool {
+	for _, line := range lines {
+		if strings.TrimSpace(line) != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // ownPosition is the innermost frame in one of the person's own files.

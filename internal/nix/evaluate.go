@@ -24,6 +24,10 @@ const (
 	DefaultEvalMemory  = int64(8) << 30
 )
 
+// evalGrace is short: Nix looks for interrupts rarely while it computes, and an
+// evaluation has nothing to lose.
+const evalGrace = 2 * time.Second
+
 // SearchEntry is one -I option: <Name/...> is found below Path. With an empty
 // Name every entry of the folder Path is found by its own name. In a
 // restricted evaluation these paths are all that may be read.
@@ -96,7 +100,7 @@ func (c *Client) evaluate(ctx context.Context, request EvalRequest, uid, gid uin
 	command := execx.Command{
 		Name: "prlimit", Args: evalArguments(program("nix-instantiate"), root, request),
 		Env: environment(evaluation.folder, "XDG_CACHE_HOME="+filepath.Join(evaluation.folder, "cache"), "TMPDIR="+evaluation.folder),
-		Dir: evaluation.folder, Timeout: orDefault(request.Timeout, DefaultEvalTimeout), Stderr: output,
+		Dir: evaluation.folder, Timeout: orDefault(request.Timeout, DefaultEvalTimeout), Grace: evalGrace, Stderr: output,
 	}
 	if os.Geteuid() == 0 {
 		command.Credential = &execx.Credential{UID: uid, GID: gid}

@@ -83,6 +83,27 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestReadme looks for all options and packages in the channel's README, which
+// the message about an unknown option points to.
+func TestReadme(t *testing.T) {
+	t.Parallel()
+	nix := newEvaluator(t)
+	var documented struct{ Options, Packages []string }
+	nix.derivations(t, &documented, "-A", "documented", systemsFile)
+	content, err := os.ReadFile(filepath.Join(filepath.Dir(testsDir), "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(documented.Options) == 0 || len(documented.Packages) == 0 {
+		t.Fatal("there are no options or no packages")
+	}
+	for _, name := range slices.Concat(documented.Options, documented.Packages) {
+		if !strings.Contains(string(content), "`"+name+"`") {
+			t.Errorf("channels/offline/README.md lacks `%s`", name)
+		}
+	}
+}
+
 // TestProgramsOfSystems runs the unit tests of the programs that activate and
 // switch systems.
 func TestProgramsOfSystems(t *testing.T) {

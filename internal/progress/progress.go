@@ -24,6 +24,9 @@ const (
 	Switch   Phase = "switch"
 	Start    Phase = "start"
 	Ready    Phase = "ready"
+	Services Phase = "services"
+	Stop     Phase = "stop"
+	Remove   Phase = "remove"
 )
 
 // describe says what goes on in a phase.
@@ -35,6 +38,9 @@ var describe = map[Phase]string{
 	Switch:   "switching to the new system",
 	Start:    "starting the container",
 	Ready:    "waiting until it answers",
+	Services: "waiting for its services",
+	Stop:     "stopping the container",
+	Remove:   "removing the container",
 }
 
 // BuildStatus is how far a build is.

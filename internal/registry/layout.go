@@ -80,6 +80,15 @@ func (l Layout) GlobalLock() string { return filepath.Join(l.State, "locks", ".g
 // Network is the recorded network of this instance.
 func (l Layout) Network() string { return filepath.Join(l.State, "network.json") }
 
+// NetworkLock serializes changes of bridge and packet filter.
+func (l Layout) NetworkLock() string { return filepath.Join(l.State, "locks", ".network") }
+
+// Systems remembers which system came of which inputs.
+func (l Layout) Systems() string { return filepath.Join(l.State, "systems") }
+
+// Daemon holds the record of a Nix daemon that devhost started.
+func (l Layout) Daemon() string { return filepath.Join(l.State, "nix-daemon") }
+
 // Temporary holds what is being made; it is emptied by repair.
 func (l Layout) Temporary() string { return filepath.Join(l.State, "tmp") }
 

@@ -77,9 +77,8 @@ taken); 130 interrupted. exec, shell and ssh return the command's own.`,
 		Suggest:                true,
 		Writer:                 a.streams.Out,
 		ErrWriter:              a.streams.Err,
-		HideHelpCommand:        true,
 		ExitErrHandler:         func(*cli.Context, error) {},
-		OnUsageError:           func(_ *cli.Context, err error, _ bool) error { return &usageError{err: err} },
+		OnUsageError:           explainFlag,
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return unknownCommand(c)
@@ -102,7 +101,9 @@ taken); 130 interrupted. exec, shell and ssh return the command's own.`,
 		},
 	}
 	for _, sub := range command.Commands {
-		sub.OnUsageError = command.OnUsageError
+		sub.OnUsageError = wrongFlag
+		// Else "devhost ensure help" would not be about a container named help.
+		sub.HideHelpCommand = true
 		if sub.BashComplete == nil && strings.HasPrefix(sub.ArgsUsage, "NAME") {
 			sub.BashComplete = a.completeNames
 		}
@@ -110,13 +111,98 @@ taken); 130 interrupted. exec, shell and ssh return the command's own.`,
 	return command
 }
 
+// wrongFlag explains an error of package flag, whose texts know one dash only.
+func wrongFlag(c *cli.Context, err error, _ bool) error {
+	const undefined = "flag provided but not defined: -"
+	if name, ok := strings.CutPrefix(err.Error(), undefined); ok {
+		name = strings.TrimLeft(name, "-")
+		text := fmt.Sprintf("%s has no flag --%s", c.Command.Name, name)
+		if suggestion := cli.SuggestFlag(c.Command.Flags, name, false); suggestion != "" {
+			text += fmt.Sprintf(". Did you mean %s?", suggestion)
+		}
+		err = errors.New(text)
+	}
+	return &usageError{command: c.Command.Name, err: err}
+}
+
 func unknownCommand(c *cli.Context) error {
 	name := c.Args().First()
+	var known []string
+	for _, command := range c.App.VisibleCommands() {
+		known = append(known, command.Names()...)
+	}
 	text := fmt.Sprintf("there is no command %q", name)
-	if suggestion := cli.SuggestCommand(c.App.Commands, name); suggestion != "" {
-		text += fmt.Sprintf("; did you mean %q?", suggestion)
+	if meant := closest(name, known); meant != "" {
+		text += fmt.Sprintf("; did you mean %q?", meant)
 	}
 	return &usageError{err: errors.New(text + " See: devhost --help")}
+}
+
+// explainFlag says what is wrong with a flag, as people write flags.
+func explainFlag(c *cli.Context, err error, isSubcommand bool) error {
+	var command string
+	known, of := c.App.VisibleFlags(), "devhost"
+	if isSubcommand {
+		command, known = c.Command.Name, c.Command.VisibleFlags()
+		of += " " + command
+	}
+	text := err.Error()
+	if flag, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
+		var names []string
+		for _, flag := range known {
+			names = append(names, flag.Names()...)
+		}
+		text = fmt.Sprintf("%s has no option %s", of, withDashes(flag))
+		if meant := closest(flag, names); meant != "" {
+			text += fmt.Sprintf("; did you mean %s?", withDashes(meant))
+		}
+	} else if flag, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
+		text = fmt.Sprintf("the option %s of %s needs a value", withDashes(flag), of)
+	} else if start, rest, ok := strings.Cut(text, " for flag -"); ok {
+		flag, reason, _ := strings.Cut(rest, ": ")
+		text = fmt.Sprintf("%s for %s: %s", start, withDashes(flag), reason)
+	}
+	return &usageError{command: command, help: command == "", err: errors.New(text)}
+}
+
+func withDashes(flag string) string {
+	if len(flag) == 1 {
+		return "-" + flag
+	}
+	return "--" + flag
+}
+
+// closest is the known word that somebody may have meant, "" if none is near.
+func closest(word string, known []string) string {
+	const farthest = 2
+	found, least := "", min(farthest, len(word)/2)+1
+	for _, candidate := range known {
+		if distance := editDistance(word, candidate); distance < least {
+			found, least = candidate, distance
+		}
+	}
+	return found
+}
+
+// editDistance counts the bytes to insert, remove or replace (Levenshtein).
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := diagonal
+			if a[i] != b[j] {
+				replaced++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
 }
 
 // reorder puts the flags of a command before its arguments, so that

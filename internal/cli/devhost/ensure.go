@@ -86,7 +86,7 @@ func (a *app) ensure(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.printEnsured(c, manager, result, time.Since(began))
+	return a.printEnsured(c, result, time.Since(began))
 }
 
 func (a *app) fillRequest(c *cli.Context, request *container.EnsureRequest) error {
@@ -175,7 +175,7 @@ func (a *app) memberKeys(c *cli.Context, request container.EnsureRequest) (*[]st
 	return &keys, nil
 }
 
-func (a *app) printEnsured(c *cli.Context, manager *container.Manager, result *container.EnsureResult, took time.Duration) error {
+func (a *app) printEnsured(c *cli.Context, result *container.EnsureResult, took time.Duration) error {
 	for _, warning := range result.Warnings {
 		fmt.Fprintf(a.streams.Err, "devhost: warning: %s\n", warning)
 	}

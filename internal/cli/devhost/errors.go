@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 
+	"devhost/internal/channel"
 	"devhost/internal/container"
+	"devhost/internal/ingress"
 	"devhost/internal/names"
+	"devhost/internal/nix"
+	"devhost/internal/provision"
 	"devhost/internal/registry"
 )
 
@@ -24,7 +28,9 @@ const (
 
 // usageError is wrong input.
 type usageError struct {
+	// command has the help for it, "" for none; help is that of all.
 	command string
+	help    bool
 	err     error
 }
 
@@ -49,13 +55,6 @@ type degradedError struct{}
 
 func (degradedError) Error() string { return "not all units of the container are up" }
 
-// hostLacks is implemented by errors of other packages that say that the host
-// lacks something.
-type hostLacks interface{ HostLacks() bool }
-
-// invalidInput is implemented by errors of other packages about wrong input.
-type invalidInput interface{ InvalidInput() bool }
-
 // exitCode is the one place that maps errors to exit codes.
 func exitCode(ctx context.Context, err error) int {
 	var (
@@ -63,9 +62,13 @@ func exitCode(ctx context.Context, err error) int {
 		degraded degradedError
 		usage    *usageError
 		host     *hostError
-		lacks    hostLacks
-		input    invalidInput
 		name     *names.Invalid
+		channel  *channel.BadReference
+		refused  *provision.Refused
+		users    *nix.NoBuildUsers
+		noNix    *nix.NotInstalled
+		daemon   *nix.DaemonDown
+		listen   *ingress.ListenError
 		missing  *registry.NotRegistered
 		locked   *registry.Locked
 	)
@@ -78,13 +81,13 @@ func exitCode(ctx context.Context, err error) int {
 		return exitDegraded
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &input) && input.InvalidInput():
+	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &channel), errors.As(err, &refused):
 		return exitUsage
 	case errors.As(err, &missing):
 		return exitMissing
 	case errors.As(err, &locked):
 		return exitBusy
-	case errors.As(err, &host), errors.As(err, &lacks) && lacks.HostLacks():
+	case errors.As(err, &host), errors.As(err, &users), errors.As(err, &noNix), errors.As(err, &daemon), errors.As(err, &listen):
 		return exitHost
 	}
 	return exitFailed
@@ -109,8 +112,12 @@ func (a *app) report(ctx context.Context, err error) int {
 	}
 	fmt.Fprintf(a.streams.Err, "devhost: %v\n", err)
 	var usage *usageError
-	if errors.As(err, &usage) && usage.command != "" {
-		fmt.Fprintf(a.streams.Err, "Usage: devhost %s --help\n", usage.command)
+	switch {
+	case !errors.As(err, &usage):
+	case usage.command != "":
+		fmt.Fprintf(a.streams.Err, "See: devhost %s --help\n", usage.command)
+	case usage.help:
+		fmt.Fprintln(a.streams.Err, "See: devhost --help")
 	}
 	return code
 }

@@ -122,7 +122,8 @@ const createTries = 10
 func (g *Group) Create() error {
 	var err error
 	for range createTries {
-		if err = g.create(); !errors.Is(err, fs.ErrNotExist) {
+		// ENODEV is what a removed cgroup's open file says.
+		if err = g.create(); !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENODEV) {
 			break
 		}
 	}
@@ -178,7 +179,7 @@ func delegate(folder string, controllers []string) {
 	enabled := strings.Fields(string(text))
 	for _, controller := range delegated {
 		if slices.Contains(controllers, controller) && !slices.Contains(enabled, controller) {
-			_ = os.WriteFile(control, []byte("+"+controller), 0)
+			_ = writeFile(control, "+"+controller)
 		}
 	}
 }
@@ -198,7 +199,7 @@ func inheritCPUSet(parent, folder string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(folder, file), inherited, 0); err != nil {
+		if err := writeFile(filepath.Join(folder, file), string(inherited)); err != nil {
 			return err
 		}
 	}
@@ -322,8 +323,18 @@ func (g *Group) remove() error {
 	return nil
 }
 
+// writeFile writes to a control file. It makes none: the kernel does.
+func writeFile(path, text string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text)
+	return errors.Join(err, file.Close())
+}
+
 func writeIfThere(folder, file, text string) error {
-	err := os.WriteFile(filepath.Join(folder, file), []byte(text), 0)
+	err := writeFile(filepath.Join(folder, file), text)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

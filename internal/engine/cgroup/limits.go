@@ -70,7 +70,7 @@ func (g *Group) controlled(controller string) (folder string, unified, found boo
 // set writes a control file. Where it is missing, that is an error only when
 // there is a limit to set.
 func set(folder, file, value string, limited bool) error {
-	err := os.WriteFile(filepath.Join(folder, file), []byte(value), 0)
+	err := writeFile(filepath.Join(folder, file), value)
 	if errors.Is(err, fs.ErrNotExist) {
 		if !limited {
 			return nil

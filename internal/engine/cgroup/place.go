@@ -104,9 +104,9 @@ func (p Place) startFromOwnThread(runner execx.Runner, command execx.Command, do
 }
 
 func (p Place) start(runner execx.Runner, command execx.Command) (execx.Process, error) {
-	thread := []byte(strconv.Itoa(unix.Gettid()))
+	thread := strconv.Itoa(unix.Gettid())
 	for _, folder := range p.legacy {
-		if err := os.WriteFile(filepath.Join(folder, "tasks"), thread, 0); err != nil {
+		if err := writeFile(filepath.Join(folder, "tasks"), thread); err != nil {
 			return nil, fmt.Errorf("cannot enter the container's cgroup: %w", err)
 		}
 	}

@@ -332,8 +332,7 @@ func testIgnoredSignals(t *testing.T, g *guest) {
 	}
 }
 
-// shout runs a command that says a word when it is there, and gives its first
-// output to ready.
+// shout is output that can be looked at while it is written.
 type shout struct {
 	mutex sync.Mutex
 	text  bytes.Buffer
@@ -366,7 +365,14 @@ func (g *guest) begin(ctx context.Context, options enter.Options) *running {
 	}
 	r := &running{t: g.t, output: &shout{}, ended: make(chan int, 1)}
 	options.Runner, options.Stdout, options.Stderr = execx.New(), r.output, r.output
+	ctx, cancel := context.WithCancel(ctx)
+	finished := make(chan struct{})
+	g.t.Cleanup(func() {
+		cancel()
+		<-finished
+	})
 	go func() {
+		defer close(finished)
 		status, err := enter.Exec(ctx, target, options)
 		if err != nil {
 			g.t.Errorf("exec: %v", err)

@@ -1,7 +1,7 @@
 # What systemd itself runs in a container: journal, logins, D-Bus, network, temporary files.
 # The units are those of the host's systemd, so they fit its version; where Debian's or
 # Ubuntu's would read configuration from /usr/lib, a unit of ours takes its place.
-{ config, lib, pkgs, ... }:
+{ config, lib, ... }:
 let
   cfg = config.systemd;
 
@@ -120,6 +120,9 @@ in
       "app.slice" "background.slice" "basic.target" "default.target" "exit.target" "paths.target" "session.slice"
       "shutdown.target" "sockets.target" "systemd-exit.service" "timers.target"
     ];
+    # Debian has these in a package of their own (dbus-user-session).
+    systemd.optionalUpstreamUserUnits = [ "dbus.service" "dbus.socket" ];
+    systemd.upstreamUserWants."sockets.target" = [ "dbus.socket" ];
 
     # nspawn made these mounts and keeps them; to unmount them at shutdown can only fail.
     systemd.units = lib.genAttrs [ "nix-store.mount" "run-devhost.mount" "tmp.mount" ] (_: {
@@ -182,10 +185,13 @@ in
       systemd-journald = { restartIfChanged = false; environment.PATH = lib.mkForce null; };
       "user@" = {
         restartIfChanged = false;
-        environment = {
-          PATH = lib.mkForce null;
-          SYSTEMD_UNIT_PATH = "/run/user/%i/systemd/transient:/etc/systemd/user:/run/user/%i/systemd/user";
-        };
+        environment.PATH = lib.mkForce null;
+        # Like PID 1, the users' systemd does not look into /usr/lib; their homes it does.
+        serviceConfig.ExecStart = [
+          ""
+          ("/bin/sh -c 'SYSTEMD_UNIT_PATH=$$HOME/.config/systemd/user:/run/user/%i/systemd/transient:/etc/systemd/user:/run/user/%i/systemd/user"
+            + " SYSTEMD_GENERATOR_PATH=/etc/systemd/user-generators exec /usr/lib/systemd/systemd --user'")
+        ];
       };
       systemd-networkd = lib.mkIf cfg.network.enable { environment.PATH = lib.mkForce null; stopIfChanged = false; };
       systemd-networkd-wait-online = lib.mkIf (cfg.network.enable && cfg.network.wait-online.enable) {

@@ -130,6 +130,8 @@ let
     optional = cfg.optionalUpstreamUnits;
     suppressed = cfg.suppressedSystemUnits;
     user = cfg.upstreamUserUnits;
+    userOptional = cfg.optionalUpstreamUserUnits;
+    userWants = cfg.upstreamUserWants;
     aliases = cfg.upstreamAliases // { "default.target" = cfg.defaultUnit; };
   };
 in
@@ -230,6 +232,18 @@ in
       default = [ ];
       internal = true;
       description = "Units of the users' systemd.";
+    };
+    optionalUpstreamUserUnits = lib.mkOption {
+      type = lib.types.listOf lib.types.str;
+      default = [ ];
+      internal = true;
+      description = "The same, where the host has them.";
+    };
+    upstreamUserWants = lib.mkOption {
+      type = lib.types.attrsOf (lib.types.listOf lib.types.str);
+      default = { };
+      internal = true;
+      description = "Which of them a unit wants.";
     };
   };
 

@@ -53,11 +53,13 @@ def main():
     suppressed = set(manifest["suppressed"])
     upstream = [name for name in manifest["upstream"] + manifest["optional"] if name not in suppressed]
     link_upstream(upstream, optional, f"{HOST}/system", system)
-    link_upstream(manifest["user"], set(), f"{HOST}/user", user)
-    for unit, wanted in manifest["wants"].items():
-        for name in wanted:
-            if os.path.lexists(os.path.join(system, template(name))):
-                link(f"../{template(name)}", os.path.join(system, f"{unit}.wants", name))
+    user_optional = set(manifest["userOptional"])
+    link_upstream(manifest["user"] + manifest["userOptional"], user_optional, f"{HOST}/user", user)
+    for folder, wants in ((system, manifest["wants"]), (user, manifest["userWants"])):
+        for unit, wanted in wants.items():
+            for name in wanted:
+                if os.path.lexists(os.path.join(folder, template(name))):
+                    link(f"../{template(name)}", os.path.join(folder, f"{unit}.wants", name))
     for name, unit in manifest["aliases"].items():
         link(unit, os.path.join(system, name))
     for name, unit in sorted(manifest["units"].items()):

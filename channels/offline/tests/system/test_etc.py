@@ -107,7 +107,7 @@ class Etc(unittest.TestCase):
         for name in ("x/own", "y"):
             with open(self.path(name), "w", encoding="utf-8") as file:
                 file.write("mine")
-        good, said = self.activate({"x": "1", "y/a": "1", "z": "1"})
+        good, said = self.activate({"x": "1", "y/a": "1", "y/b/c": "1", "z": "1"})
         self.assertFalse(good)
         self.assertIn(f"{self.path('x')} is a folder with files of its own", said)
         self.assertIn(f"{self.path('y')} is no folder", said)

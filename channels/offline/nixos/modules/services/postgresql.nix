@@ -55,7 +55,6 @@ in
 {
   imports = [
     (lib.mkRenamedOptionModule [ "services" "postgresql" "port" ] [ "services" "postgresql" "settings" "port" ])
-    (lib.mkRenamedOptionModule [ "services" "postgresql" "extraConfig" ] [ "services" "postgresql" "settings" ])
   ];
 
   options.services.postgresql = {
