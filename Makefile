@@ -49,7 +49,7 @@ bench: ## measure, and print a table (needs root)
 	@scripts/bench
 
 lint: ## golangci-lint, gofmt, shell scripts
-	go tool golangci-lint run ./...
+	go tool -modfile=tools/go.mod golangci-lint run ./...
 	@scripts/check-scripts
 
 fmt: ## format Go

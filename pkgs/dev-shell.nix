@@ -45,5 +45,6 @@ mkShell {
     systemd
     util-linux
   ];
-  env.CGO_ENABLED = "0";
+  # Not in `env`: old releases do not know that.
+  CGO_ENABLED = "0";
 }

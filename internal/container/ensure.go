@@ -2,6 +2,8 @@ package container
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +33,8 @@ type EnsureRequest struct {
 	Provision *string
 	Stdin     io.Reader
 	Aliases   *[]string
+	// Environment is what the container belongs to, "" for none.
+	Environment *string
 	// MemoryBytes, CPUs and Tasks are limits; 0 means none.
 	MemoryBytes *int64
 	CPUs        *float64
@@ -81,6 +85,11 @@ func (r *EnsureRequest) Validate() error {
 				return fmt.Errorf("alias %s is given twice", alias)
 			}
 			seen[alias] = true
+		}
+	}
+	if r.Environment != nil && *r.Environment != "" {
+		if err := names.Alias(*r.Environment); err != nil {
+			return fmt.Errorf("environment: %w", err)
 		}
 	}
 	if r.AuthorizedKeys != nil {
@@ -194,12 +203,12 @@ func (m *Manager) resolveProvision(ctx context.Context, request EnsureRequest, w
 	switch {
 	case request.Provision == nil:
 		if want.record.ProvisionHash != "" {
-			want.provisionDir = m.Registry.Provision(request.Name)
+			want.provisionDir = m.provisionPlace(&want.record)
 		}
 	case *request.Provision == "":
 		want.record.ProvisionHash = ""
 	default:
-		destination, err := os.MkdirTemp(m.Registry.Temporary(), "provision-")
+		destination, err := os.MkdirTemp(m.Registry.Temporary(), provisionPrefix(request.Name))
 		if err != nil {
 			return err
 		}
@@ -220,6 +229,9 @@ func (m *Manager) resolveProvision(ctx context.Context, request EnsureRequest, w
 func (m *Manager) applySettings(request EnsureRequest, record *registry.Container) {
 	if request.Aliases != nil {
 		record.Aliases = append([]string{}, *request.Aliases...)
+	}
+	if request.Environment != nil {
+		record.Environment = *request.Environment
 	}
 	if request.MemoryBytes != nil {
 		record.Limits.MemoryBytes = *request.MemoryBytes
@@ -335,31 +347,43 @@ func (m *Manager) settle(ctx context.Context, name string, timeout time.Duration
 
 // deployed records a successful deployment and publishes it.
 func (m *Manager) deployed(ctx context.Context, record *registry.Container, publish bool) error {
-	next := filepath.Join(m.gcRoots(record.Name), nextChannel)
-	if err := os.Rename(next, filepath.Join(m.gcRoots(record.Name), "channel")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
 	record.LastDeployment = m.Now().UTC()
 	if err := m.Registry.Save(record); err != nil {
 		return err
 	}
-	if !publish {
-		return nil
+	if publish {
+		if err := m.publish(ctx); err != nil {
+			return err
+		}
 	}
-	return m.publish(ctx)
-}
-
-// keepProvision moves a new snapshot to its place, or removes the old one.
-func (m *Manager) keepProvision(want *wanted) error {
-	place := m.Registry.Provision(want.record.Name)
-	if want.provisionDir == place {
-		return nil
-	}
-	if err := os.RemoveAll(place); err != nil {
+	// Last: until here, a killed deployment goes back to the old pin.
+	next := filepath.Join(m.gcRoots(record.Name), nextChannel)
+	if err := os.Rename(next, filepath.Join(m.gcRoots(record.Name), "channel")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	return nil
+}
+
+// provisionPlace is where the snapshot of a record is kept. Each content has
+// its own place, so that the snapshot of an old record outlives a change that
+// is taken back.
+func (m *Manager) provisionPlace(record *registry.Container) string {
+	hash := sha256.Sum256([]byte(record.ProvisionHash))
+	return filepath.Join(m.Registry.Provision(record.Name), hex.EncodeToString(hash[:16]))
+}
+
+// keepProvision moves a new snapshot to its place.
+func (m *Manager) keepProvision(want *wanted) error {
 	if !want.newSnapshot {
 		return nil
+	}
+	place := m.provisionPlace(&want.record)
+	if _, err := os.Lstat(place); err == nil {
+		// The same content; it got there in one step.
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(place), 0o700); err != nil {
+		return err
 	}
 	if err := os.Rename(want.provisionDir, place); err != nil {
 		return err
@@ -368,15 +392,42 @@ func (m *Manager) keepProvision(want *wanted) error {
 	return nil
 }
 
-func (m *Manager) update(ctx context.Context, request EnsureRequest, old *registry.Container) (*EnsureResult, error) {
-	want, err := m.resolve(ctx, request, old)
-	if err != nil {
-		return nil, err
+// dropProvisions removes the snapshots that the record does not use.
+func (m *Manager) dropProvisions(record *registry.Container) error {
+	folder := m.Registry.Provision(record.Name)
+	snapshots, err := os.ReadDir(folder)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	defer want.discard()
+	used := ""
+	if record.ProvisionHash != "" {
+		used = filepath.Base(m.provisionPlace(record))
+	}
+	for _, snapshot := range snapshots {
+		if snapshot.Name() != used {
+			if err := os.RemoveAll(filepath.Join(folder, snapshot.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (m *Manager) update(ctx context.Context, request EnsureRequest, old *registry.Container) (*EnsureResult, error) {
 	state, err := m.Engine.State(old.Name)
 	if err != nil {
 		return nil, err
+	}
+	want, err := m.resolve(ctx, request, old)
+	if err != nil {
+		return nil, &Failure{Name: old.Name, Err: err, Now: unchangedNow(old.Name, state)}
+	}
+	defer want.discard()
+	if state.Status == engine.Running && state.SupervisorPID == 0 {
+		// Its supervisor was killed: a new one takes over.
+		if err := m.Engine.Start(ctx, old.Name); err != nil {
+			return nil, err
+		}
 	}
 	if want.record.Inputs == old.Inputs && isLink(m.Registry.Profile(old.Name)) {
 		return m.refresh(ctx, request, old, want, state)
@@ -425,7 +476,7 @@ func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *regis
 	}
 	// The name and the addresses are published as they were; the ingress
 	// reads the aliases from the record.
-	return result, m.deployed(ctx, record, result.Started)
+	return result, m.deployed(ctx, record, result.Started || old.Environment != record.Environment)
 }
 
 func (m *Manager) waitForSSHBriefly(ctx context.Context, record *registry.Container, timeout time.Duration) error {
@@ -440,23 +491,15 @@ func (m *Manager) changeSystem(ctx context.Context, request EnsureRequest, old *
 	change := m.begin(old.Name, registry.Update, old)
 	result, err := m.changeSteps(ctx, change, request, old, want, state)
 	if err == nil {
-		return result, change.done()
+		return result, errors.Join(change.done(), m.dropProvisions(&want.record))
 	}
 	if undoErr := change.undo(ctx); undoErr != nil {
 		return nil, &Failure{Name: old.Name, Err: err, Now: fmt.Sprintf("going back to the previous system of container %s failed too: %v; the next command for it tries again", old.Name, undoErr)}
 	}
-	if state.Status != engine.Running {
-		return nil, &Failure{Name: old.Name, Err: err, Now: m.restoreStopped(ctx, old.Name)}
+	if change.entry.Started {
+		return nil, &Failure{Name: old.Name, Err: err, Now: fmt.Sprintf("container %s is stopped, as it was, and keeps its previous system", old.Name)}
 	}
 	return nil, &Failure{Name: old.Name, Err: err, Now: fmt.Sprintf("container %s runs its previous system again", old.Name)}
-}
-
-// restoreStopped stops what a failed start of a stopped container left.
-func (m *Manager) restoreStopped(ctx context.Context, name string) string {
-	if err := m.Engine.Stop(context.WithoutCancel(ctx), name, stopTimeout); err != nil {
-		return fmt.Sprintf("container %s keeps its previous system; it could not be stopped: %v", name, err)
-	}
-	return fmt.Sprintf("container %s is stopped, as it was, and keeps its previous system", name)
 }
 
 func (m *Manager) changeSteps(ctx context.Context, change *change, request EnsureRequest, old *registry.Container, want *wanted, state engine.State) (*EnsureResult, error) {
@@ -465,7 +508,7 @@ func (m *Manager) changeSteps(ctx context.Context, change *change, request Ensur
 	if err := change.step(ctx, StepFiles); err != nil {
 		return nil, err
 	}
-	if err := m.writeGuestFiles(record); err != nil {
+	if err := errors.Join(m.keepProvision(want), m.writeGuestFiles(record)); err != nil {
 		return nil, err
 	}
 	if err := change.step(ctx, StepProfile); err != nil {
@@ -500,6 +543,7 @@ func (m *Manager) changeSteps(ctx context.Context, change *change, request Ensur
 			return nil, err
 		}
 	} else {
+		change.entry.Started = true
 		if err := change.step(ctx, StepStart); err != nil {
 			return nil, err
 		}
@@ -517,9 +561,6 @@ func (m *Manager) changeSteps(ctx context.Context, change *change, request Ensur
 	}
 	result.Units = units
 	if err := change.step(ctx, StepPublish); err != nil {
-		return nil, err
-	}
-	if err := m.keepProvision(want); err != nil {
 		return nil, err
 	}
 	return result, m.deployed(ctx, record, true)

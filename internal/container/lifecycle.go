@@ -114,12 +114,21 @@ func (m *Manager) Restart(ctx context.Context, name string, stopTimeout, startTi
 // Destroy stops and removes a container with all that belongs to it. A
 // container whose record is broken can be destroyed too.
 func (m *Manager) Destroy(ctx context.Context, name string) error {
-	return m.locked(ctx, name, "destroy", LockTimeout, func() error {
+	return m.locked(ctx, name, purposeDestroy, LockTimeout, func() error {
 		if _, err := os.Stat(m.Registry.Container(name)); errors.Is(err, fs.ErrNotExist) {
-			return &registry.NotRegistered{Name: name}
+			if len(m.staleRemovals(name)) == 0 {
+				return &registry.NotRegistered{Name: name}
+			}
+			// A removal was killed in its last step.
+			m.removeStale(name)
+			return m.removeLastTraces(ctx)
 		}
 		change := m.begin(name, registry.Destroy, nil)
-		if err := change.step(ctx, StepStop); err != nil {
+		if err := change.step(ctx, StepStop); errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+			// To remove is how space is made. Without a journal, a killed
+			// removal leaves a broken container that can be destroyed.
+			m.Logger.Warn("no journal", "container", name, "error", err)
+		} else if err != nil {
 			return err
 		}
 		// From here on the next command finishes the removal, also after a
@@ -144,7 +153,7 @@ func (m *Manager) remove(ctx context.Context, name string) error {
 	}
 	problems := []error{
 		m.Profiles.DeleteProfile(m.Registry.Profile(name)),
-		removeFolder(m.gcRoots(name)),
+		RemoveFolder(m.gcRoots(name)),
 		os.Remove(m.Registry.Record(name)),
 	}
 	if errors.Is(problems[2], fs.ErrNotExist) {
@@ -156,14 +165,14 @@ func (m *Manager) remove(ctx context.Context, name string) error {
 	}
 	// The folder with the journal is moved away in one step, so that a kill
 	// cannot leave a folder without its journal.
-	doomed := filepath.Join(m.Registry.Temporary(), fmt.Sprintf("removed-%s-%d", name, m.Now().UnixNano()))
+	doomed := filepath.Join(m.Registry.Temporary(), fmt.Sprintf("removed.%s.%d", name, m.Now().UnixNano()))
 	if err := os.Rename(m.Registry.Container(name), doomed); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := removeFolder(doomed); err != nil {
+	if err := RemoveFolder(doomed); err != nil {
 		return err
 	}
-	m.removeStale()
+	m.removeStale(name)
 	return m.removeLastTraces(ctx)
 }
 
@@ -181,20 +190,26 @@ func (m *Manager) removeLastTraces(ctx context.Context) error {
 	return m.Network.Remove(ctx)
 }
 
-// removeStale removes what killed removals left in the temporary folder.
-func (m *Manager) removeStale() {
-	stale, _ := filepath.Glob(filepath.Join(m.Registry.Temporary(), "removed-*"))
-	for _, folder := range stale {
-		if err := removeFolder(folder); err != nil {
+// staleRemovals are the folders that killed removals of a container left. No
+// name of a container holds a dot.
+func (m *Manager) staleRemovals(name string) []string {
+	stale, _ := filepath.Glob(filepath.Join(m.Registry.Temporary(), "removed."+name+".*"))
+	return stale
+}
+
+// removeStale removes what killed removals left. The caller holds the lock.
+func (m *Manager) removeStale(name string) {
+	for _, folder := range m.staleRemovals(name) {
+		if err := RemoveFolder(folder); err != nil {
 			m.Logger.Warn("cannot remove", "folder", folder, "error", err)
 		}
 	}
 }
 
-// removeFolder is RemoveAll that also gets rid of immutable files: systemd
+// RemoveFolder is RemoveAll that also gets rid of immutable files: systemd
 // makes /var/empty immutable inside. It never leaves the folder: symbolic
 // links are removed, not followed.
-func removeFolder(path string) error {
+func RemoveFolder(path string) error {
 	err := os.RemoveAll(path)
 	if err == nil || !errors.Is(err, fs.ErrPermission) {
 		return err

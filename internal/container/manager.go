@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -81,8 +83,9 @@ type Network interface {
 	Allocate(name string, used []registry.Address) (registry.Address, error)
 	// GuestFiles are the files of the guest's folder, by their path in it.
 	GuestFiles(name string, address registry.Address, peers []Host) (map[string]string, error)
-	// Publish makes the names of all containers resolve on the host.
-	Publish(ctx context.Context, hosts []Host) error
+	// Publish makes the names of all containers resolve on the host, and lets
+	// those of one group reach each other.
+	Publish(ctx context.Context, records []*registry.Container) error
 	// Remove removes bridge, rules and published names of this instance.
 	Remove(ctx context.Context) error
 }
@@ -140,10 +143,33 @@ func (m *Manager) locked(ctx context.Context, name, purpose string, timeout time
 		return err
 	}
 	defer unlock()
+	m.removeStaleProvisions(name)
+	if purpose == purposeDestroy {
+		// It finishes what was left, whatever that is.
+		return change()
+	}
 	if err := m.repair(ctx, name); err != nil {
-		return fmt.Errorf("container %s was left half changed by an interrupted command, and that could not be repaired: %w", name, err)
+		return fmt.Errorf("container %s was left half changed by an interrupted command, and that could not be repaired: %w; try again, or remove the container with: devhost destroy %s", name, err, name)
 	}
 	return change()
+}
+
+// purposeDestroy is the one purpose of a lock that needs no repair before.
+const purposeDestroy = "destroy"
+
+// provisionPrefix begins the names of snapshots that are being made for a
+// container. No name of a container holds a dot.
+func provisionPrefix(name string) string { return "provision." + name + "." }
+
+// removeStaleProvisions removes snapshots that a killed process left. The
+// caller holds the container's lock.
+func (m *Manager) removeStaleProvisions(name string) {
+	stale, _ := filepath.Glob(filepath.Join(m.Registry.Temporary(), provisionPrefix(name)+"*"))
+	for _, folder := range stale {
+		if err := os.RemoveAll(folder); err != nil {
+			m.Logger.Warn("cannot remove", "folder", folder, "error", err)
+		}
+	}
 }
 
 // change is one journalled change.
@@ -222,14 +248,23 @@ func (m *Manager) goBack(ctx context.Context, name string, entry *registry.Journ
 		problems = append(problems, err)
 	}
 	problems = append(problems, m.Registry.Save(previous), m.writeGuestFiles(previous))
+	if entry.Started {
+		problems = append(problems, m.Engine.Stop(ctx, name, stopTimeout))
+	}
 	state, err := m.Engine.State(name)
 	problems = append(problems, err)
 	if entry.Switched && state.Status == engine.Running {
-		if err := m.switchTo(ctx, name, previous.System); err != nil {
+		err := m.switchTo(ctx, name, previous.System)
+		var units *SwitchError
+		if errors.As(err, &units) {
+			// The system is the previous one; its units may have failed
+			// before, and trying again would not change that.
+			m.Reporter.Warn("going back was not smooth: " + units.Error())
+		} else if err != nil {
 			problems = append(problems, fmt.Errorf("cannot switch back to the previous system: %w", err))
 		}
 	}
-	problems = append(problems, m.publish(ctx))
+	problems = append(problems, m.publish(ctx), m.dropProvisions(previous))
 	if err := errors.Join(problems...); err != nil {
 		return err
 	}

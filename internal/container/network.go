@@ -119,8 +119,43 @@ func hostEntries(hosts []Host) []network.HostEntry {
 }
 
 // Publish implements Network.
-func (n *HostNetwork) Publish(ctx context.Context, hosts []Host) error {
-	return network.PublishHosts(ctx, n.HostsFile, n.Layout.Instance(), hostEntries(hosts))
+func (n *HostNetwork) Publish(ctx context.Context, records []*registry.Container) error {
+	hosts := make([]Host, len(records))
+	for i, record := range records {
+		hosts[i] = hostOf(record)
+	}
+	if err := network.PublishHosts(ctx, n.HostsFile, n.Layout.Instance(), hostEntries(hosts)); err != nil {
+		return err
+	}
+	if len(records) == 0 {
+		return nil
+	}
+	opened, err := n.open()
+	if err != nil {
+		return err
+	}
+	return connect(ctx, opened, records)
+}
+
+// connect lets containers of one owner and environment reach each other.
+func connect(ctx context.Context, opened *network.Network, records []*registry.Container) error {
+	if err := opened.Ensure(ctx); err != nil {
+		return err
+	}
+	groups := map[string][]network.Addresses{}
+	for _, record := range records {
+		if record.Environment == "" {
+			continue
+		}
+		addresses, err := parseAddress(record.Address)
+		if err != nil {
+			return fmt.Errorf("the addresses of container %s: %w", record.Name, err)
+		}
+		// No login and no environment holds a line break.
+		group := record.Owner + "\n" + record.Environment
+		groups[group] = append(groups[group], addresses)
+	}
+	return opened.SetPeers(ctx, groups)
 }
 
 // Remove implements Network.
@@ -146,7 +181,11 @@ func (n *HostNetwork) Attach(ctx context.Context, _ string, address registry.Add
 	if err != nil {
 		return err
 	}
-	if err := opened.Ensure(ctx); err != nil {
+	records, err := usableRecords(registry.New(n.Layout))
+	if err != nil {
+		return err
+	}
+	if err := connect(ctx, opened, records); err != nil {
 		return err
 	}
 	return opened.Attach(ctx, addresses)

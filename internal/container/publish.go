@@ -13,35 +13,45 @@ import (
 	"devhost/internal/sshaccess"
 )
 
-// hosts are the names and addresses of all containers whose records are
-// usable.
-func (m *Manager) hosts() ([]Host, []registry.Entry, error) {
-	entries, err := m.Registry.List()
-	if err != nil {
-		return nil, nil, err
-	}
-	hosts := make([]Host, 0, len(entries))
-	for _, entry := range entries {
-		if entry.Err == nil && entry.Container.Address.IPv4 != "" {
-			hosts = append(hosts, Host{Name: entry.Name, IPv4: entry.Container.Address.IPv4, IPv6: entry.Container.Address.IPv6})
-		}
-	}
-	return hosts, entries, nil
+// usable are the records that can be read and have addresses.
+func (m *Manager) usable() ([]*registry.Container, error) {
+	return usableRecords(m.Registry)
 }
 
-// publish makes the names of all registered containers resolve on the host.
-// The ingress reads the registry itself.
+func usableRecords(records *registry.Registry) ([]*registry.Container, error) {
+	entries, err := records.List()
+	if err != nil {
+		return nil, err
+	}
+	usable := make([]*registry.Container, 0, len(entries))
+	for _, entry := range entries {
+		if entry.Err == nil && entry.Container.Address.IPv4 != "" {
+			usable = append(usable, entry.Container)
+		}
+	}
+	return usable, nil
+}
+
+// publish makes the names of all registered containers resolve: on the host,
+// and inside those that share an environment. The ingress reads the registry
+// itself.
 func (m *Manager) publish(ctx context.Context) error {
 	unlock, err := m.Registry.LockShared(ctx, "publish names", LockTimeout)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	hosts, _, err := m.hosts()
+	records, err := m.usable()
 	if err != nil {
 		return err
 	}
-	return m.Network.Publish(ctx, hosts)
+	problems := []error{m.Network.Publish(ctx, records)}
+	for _, record := range records {
+		if record.Environment != "" {
+			problems = append(problems, m.writeNetworkFiles(record, records))
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // allocate gives the record addresses that no other record has, and writes
@@ -52,14 +62,14 @@ func (m *Manager) allocate(ctx context.Context, record *registry.Container) erro
 		return err
 	}
 	defer unlock()
-	_, entries, err := m.hosts()
+	others, err := m.usable()
 	if err != nil {
 		return err
 	}
-	used := make([]registry.Address, 0, len(entries))
-	for _, entry := range entries {
-		if entry.Err == nil && entry.Name != record.Name {
-			used = append(used, entry.Container.Address)
+	used := make([]registry.Address, 0, len(others))
+	for _, other := range others {
+		if other.Name != record.Name {
+			used = append(used, other.Address)
 		}
 	}
 	record.Address, err = m.Network.Allocate(record.Name, used)
@@ -90,18 +100,45 @@ func (m *Manager) writeGuestFiles(record *registry.Container) error {
 	if err := files.Authorize([]string{serviceUser}, record.AuthorizedKeys); err != nil {
 		return err
 	}
-	own := Host{Name: record.Name, IPv4: record.Address.IPv4, IPv6: record.Address.IPv6}
-	contents, err := m.Network.GuestFiles(record.Name, record.Address, []Host{own})
+	others, err := m.peers(record)
+	if err != nil {
+		return err
+	}
+	return m.writeNetworkFiles(record, others)
+}
+
+// peers are the records among which those of the container's environment are;
+// none are read where it has none.
+func (m *Manager) peers(record *registry.Container) ([]*registry.Container, error) {
+	if record.Environment == "" {
+		return nil, nil
+	}
+	return m.usable()
+}
+
+// writeNetworkFiles writes the files about the network and the name.
+func (m *Manager) writeNetworkFiles(record *registry.Container, records []*registry.Container) error {
+	hosts := []Host{hostOf(record)}
+	for _, other := range records {
+		if other.Name != record.Name && registry.Peers(record, other) {
+			hosts = append(hosts, hostOf(other))
+		}
+	}
+	contents, err := m.Network.GuestFiles(record.Name, record.Address, hosts)
 	if err != nil {
 		return err
 	}
 	contents["name"] = record.Name + "\n"
 	for path, content := range contents {
-		if err := writeGuestFile(filepath.Join(files.Guest, path), content); err != nil {
+		if err := writeGuestFile(filepath.Join(m.Registry.Guest(record.Name), path), content); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func hostOf(record *registry.Container) Host {
+	return Host{Name: record.Name, IPv4: record.Address.IPv4, IPv6: record.Address.IPv6}
 }
 
 func writeGuestFile(path, content string) error {

@@ -239,6 +239,9 @@ func (m *Manager) switchTo(ctx context.Context, name, system string) error {
 	if err != nil {
 		return err
 	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("switching container %s to its new system was interrupted: %w", name, ctx.Err())
+	}
 	if status == 0 {
 		return nil
 	}

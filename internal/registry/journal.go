@@ -40,6 +40,9 @@ type JournalEntry struct {
 	PreviousGeneration int `json:"previousGeneration,omitempty"`
 	// Switched says that the guest may have begun to switch its system.
 	Switched bool `json:"switched,omitempty"`
+	// Started says that the container was stopped before, and may have been
+	// started.
+	Started bool `json:"started,omitempty"`
 }
 
 // WriteJournal records a step.

@@ -67,11 +67,9 @@ func lock(ctx context.Context, path, what, purpose string, timeout time.Duration
 		return nil, fmt.Errorf("cannot lock %s: %w", path, err)
 	}
 	// Who holds it is for the other side's message only: no fsync.
+	// On a full disk the lock holds without it.
 	note := fmt.Sprintf("pid %d (%s, since %s)\n", os.Getpid(), purpose, time.Now().Format(time.TimeOnly))
-	if err := os.WriteFile(path, []byte(note), 0o600); err != nil {
-		_ = file.Unlock()
-		return nil, fmt.Errorf("cannot write %s: %w", path, err)
-	}
+	_ = os.WriteFile(path, []byte(note), 0o600)
 	return func() {
 		_ = os.Truncate(path, 0)
 		_ = file.Unlock()

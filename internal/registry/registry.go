@@ -24,8 +24,11 @@ type Container struct {
 	Version int    `json:"version"`
 	Name    string `json:"name"`
 	// Owner is the login of the person who made it.
-	Owner     string    `json:"owner"`
-	CreatedAt time.Time `json:"createdAt"`
+	Owner string `json:"owner"`
+	// Environment is what the container belongs to: containers of one owner and
+	// one environment reach each other. "" means to none.
+	Environment string    `json:"environment,omitempty"`
+	CreatedAt   time.Time `json:"createdAt"`
 
 	Pin Pin `json:"pin"`
 	// Inputs is the hash over all that the system was built from; equal inputs
@@ -87,6 +90,12 @@ type Address struct {
 	MAC  string `json:"mac"`
 	// HostInterface is the host's end of the container's virtual cable.
 	HostInterface string `json:"hostInterface"`
+}
+
+// Peers tells whether two containers may reach each other: both belong to one
+// environment of one owner.
+func Peers(one, other *Container) bool {
+	return one.Environment != "" && one.Environment == other.Environment && one.Owner == other.Owner
 }
 
 // Broken says that a record cannot be used. The container is listed as
@@ -220,12 +229,17 @@ func (r *Registry) List() ([]Entry, error) {
 		container, err := r.Load(name)
 		var missing *NotRegistered
 		if errors.As(err, &missing) {
-			if _, journalErr := os.Stat(r.Journal(name)); journalErr == nil {
-				// A first ensure is under way, or was killed: the next
-				// command for this name repairs it.
+			// A first ensure is under way, or was killed: the next command for
+			// this name repairs it. Before the journal, the folder is empty.
+			content, err := os.ReadDir(r.Container(name))
+			if errors.Is(err, fs.ErrNotExist) || (err == nil && len(content) == 0) {
 				continue
 			}
-			err = &Broken{Name: name, Path: r.Record(name), Err: fs.ErrNotExist}
+			if _, err := os.Stat(r.Journal(name)); err == nil {
+				continue
+			}
+			entries = append(entries, Entry{Name: name, Err: &Broken{Name: name, Path: r.Record(name), Err: fs.ErrNotExist}})
+			continue
 		}
 		entries = append(entries, Entry{Name: name, Container: container, Err: err})
 	}

@@ -101,7 +101,7 @@ taken); 130 interrupted. exec, shell and ssh return the command's own.`,
 		},
 	}
 	for _, sub := range command.Commands {
-		sub.OnUsageError = wrongFlag
+		sub.OnUsageError = explainFlag
 		// Else "devhost ensure help" would not be about a container named help.
 		sub.HideHelpCommand = true
 		if sub.BashComplete == nil && strings.HasPrefix(sub.ArgsUsage, "NAME") {
@@ -109,20 +109,6 @@ taken); 130 interrupted. exec, shell and ssh return the command's own.`,
 		}
 	}
 	return command
-}
-
-// wrongFlag explains an error of package flag, whose texts know one dash only.
-func wrongFlag(c *cli.Context, err error, _ bool) error {
-	const undefined = "flag provided but not defined: -"
-	if name, ok := strings.CutPrefix(err.Error(), undefined); ok {
-		name = strings.TrimLeft(name, "-")
-		text := fmt.Sprintf("%s has no flag --%s", c.Command.Name, name)
-		if suggestion := cli.SuggestFlag(c.Command.Flags, name, false); suggestion != "" {
-			text += fmt.Sprintf(". Did you mean %s?", suggestion)
-		}
-		err = errors.New(text)
-	}
-	return &usageError{command: c.Command.Name, err: err}
 }
 
 func unknownCommand(c *cli.Context) error {
@@ -253,8 +239,12 @@ func (a *app) reorder(command *cli.App, args []string) []string {
 		}
 		flags = append(flags, argument)
 		name, _, hasValue := strings.Cut(strings.TrimLeft(argument, "-"), "=")
-		if valued[name] && !hasValue && i+1 < len(rest) {
-			i++
+		if valued[name] && !hasValue {
+			if i++; i == len(rest) {
+				// Its value is missing: an argument put behind it would become it.
+				arguments = nil
+				break
+			}
 			flags = append(flags, rest[i])
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"devhost/internal/container"
+	"devhost/internal/execx"
 	"devhost/internal/sshaccess"
 )
 
@@ -41,6 +42,7 @@ file://). It is resolved once and pinned; --update-channel resolves it again.
 			&cli.BoolFlag{Name: "update-channel", Usage: "resolve the channel again"},
 			&cli.StringFlag{Name: "provision", Usage: "`DIR|FILE|-`: a folder with provision.nix, a NixOS module, or a tar archive on standard input; '' removes it"},
 			&cli.StringSliceFlag{Name: "alias", Usage: "`NAME` that the ingress serves; can be repeated; '' removes all"},
+			&cli.StringFlag{Name: "environment", Usage: "the `NAME` of what it belongs to: containers of one owner and environment reach each other; '' for none"},
 			&cli.StringFlag{Name: "memory", Usage: "limit of memory, such as `4G`; 0 for none"},
 			&cli.Float64Flag{Name: "cpus", Usage: "limit of processor time, in `PROCESSORS`; 0 for none"},
 			&cli.Int64Flag{Name: "tasks", Usage: "limit of processes and threads, a `NUMBER`; 0 for none"},
@@ -101,6 +103,10 @@ func (a *app) fillRequest(c *cli.Context, request *container.EnsureRequest) erro
 	if c.IsSet("alias") {
 		aliases := withoutEmpty(c.StringSlice("alias"))
 		request.Aliases = &aliases
+	}
+	if c.IsSet("environment") {
+		environment := c.String("environment")
+		request.Environment = &environment
 	}
 	if c.IsSet("memory") {
 		bytes, err := units.RAMInBytes(c.String("memory"))
@@ -213,5 +219,5 @@ func needRoot(args []string) error {
 	if os.Geteuid() == 0 {
 		return nil
 	}
-	return &hostError{err: fmt.Errorf("this needs root; run: sudo %s", strings.Join(args, " "))}
+	return &hostError{err: fmt.Errorf("this needs root; run: sudo %s", execx.Quote(args))}
 }
