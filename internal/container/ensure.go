@@ -261,7 +261,7 @@ func (m *Manager) system(ctx context.Context, want *wanted) (string, error) {
 		return system, nil
 	}
 	return m.Systems.Build(ctx, Build{
-		Pin: want.record.Pin, Inputs: want.record.Inputs, ProvisionDir: want.provisionDir, ProvisionName: want.provisionName, Root: root, Reporter: m.Reporter,
+		Name: want.record.Name, Pin: want.record.Pin, Inputs: want.record.Inputs, ProvisionDir: want.provisionDir, ProvisionName: want.provisionName, Root: root, Reporter: m.Reporter,
 	})
 }
 

@@ -138,6 +138,9 @@ func (m *Manager) Destroy(ctx context.Context, name string) error {
 		if err != nil {
 			return fmt.Errorf("container %s is not wholly removed; run it again: devhost destroy %s: %w", name, name, err)
 		}
+		// They outlive a first ensure that failed, but not the container.
+		_ = os.Remove(m.Registry.EvaluationLog(name))
+		_ = os.Remove(m.Registry.BuildLog(name))
 		return nil
 	})
 }

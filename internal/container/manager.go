@@ -57,6 +57,8 @@ type Systems interface {
 
 // Build is one system to build.
 type Build struct {
+	// Name is the container's, for logs; it is no input of the system.
+	Name   string
 	Pin    registry.Pin
 	Inputs string
 	// ProvisionDir is the snapshot's folder, "" for none.
@@ -144,14 +146,19 @@ func (m *Manager) locked(ctx context.Context, name, purpose string, timeout time
 	}
 	defer unlock()
 	m.removeStaleProvisions(name)
-	if purpose == purposeDestroy {
-		// It finishes what was left, whatever that is.
-		return change()
+	// A removal finishes what was left, whatever that is.
+	if purpose != purposeDestroy {
+		if err := m.repair(ctx, name); err != nil {
+			m.Reporter.Failed()
+			return fmt.Errorf("container %s was left half changed by an interrupted command, and that could not be repaired: %w; try again, or remove the container with: devhost destroy %s", name, err, name)
+		}
 	}
-	if err := m.repair(ctx, name); err != nil {
-		return fmt.Errorf("container %s was left half changed by an interrupted command, and that could not be repaired: %w; try again, or remove the container with: devhost destroy %s", name, err, name)
+	if err := change(); err != nil {
+		m.Reporter.Failed()
+		return err
 	}
-	return change()
+	m.Reporter.Done("")
+	return nil
 }
 
 // purposeDestroy is the one purpose of a lock that needs no repair before.

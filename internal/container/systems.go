@@ -122,6 +122,10 @@ func (s *NixSystems) Build(ctx context.Context, build Build) (string, error) {
 	}
 	request := channel.SystemRequest{
 		Pin: build.Pin, GuestPath: guest, GCRoot: build.Root, Reporter: build.Reporter, ProvisionName: build.ProvisionName,
+		EvalLog: s.Layout.EvaluationLog(build.Name), BuildLog: s.Layout.BuildLog(build.Name),
+	}
+	if err := os.MkdirAll(filepath.Dir(request.EvalLog), 0o700); err != nil {
+		return "", err
 	}
 	if build.ProvisionDir != "" {
 		if request.ProvisionModule, err = provision.Module(build.ProvisionDir); err != nil {

@@ -70,6 +70,17 @@ func (l Layout) SupervisorLog(name string) string {
 	return filepath.Join(l.Container(name), "log", "supervisor.log")
 }
 
+// EvaluationLog holds all that Nix said in the last evaluation for a container.
+// It outlives a first ensure that failed.
+func (l Layout) EvaluationLog(name string) string {
+	return filepath.Join(l.State, "logs", name+".evaluation.log")
+}
+
+// BuildLog holds the last build for a container.
+func (l Layout) BuildLog(name string) string {
+	return filepath.Join(l.State, "logs", name+".build.log")
+}
+
 // Lock is the lock file of a container's name. It lies outside of the
 // container's folder, because it must outlive it.
 func (l Layout) Lock(name string) string { return filepath.Join(l.State, "locks", name+".lock") }
