@@ -40,6 +40,9 @@ type Files struct{ Host, Guest string }
 // Identity is the path of the private key that logs in to the container.
 func (f Files) Identity() string { return filepath.Join(f.Host, identityFile) }
 
+// KnownHosts is the path of the file with the pinned host key.
+func (f Files) KnownHosts() string { return filepath.Join(f.Host, knownHostsFile) }
+
 // Config is the path of the ssh_config file.
 func (f Files) Config() string { return filepath.Join(f.Host, configFile) }
 
@@ -61,10 +64,10 @@ func (f Files) Ensure(name, address string) error {
 	}
 	// The alias is what ssh looks up, so the line holds with any address.
 	line := name + " " + string(ssh.MarshalAuthorizedKey(hostKey))
-	if err := writeIfChanged(filepath.Join(f.Host, knownHostsFile), []byte(line), 0o600); err != nil {
+	if err := writeIfChanged(f.KnownHosts(), []byte(line), 0o600); err != nil {
 		return err
 	}
-	config := RenderConfig(name, address, HumanUser, f.Identity(), filepath.Join(f.Host, knownHostsFile))
+	config := RenderConfig(name, address, HumanUser, f.Identity(), f.KnownHosts())
 	return writeIfChanged(f.Config(), []byte(config), 0o600)
 }
 

@@ -192,19 +192,14 @@ func editDistance(a, b string) int {
 }
 
 // reorder puts the flags of a command before its arguments, so that
-// "devhost ensure demo --channel X" works as people type it. exec, ssh and
+// "devhost ensure demo --channel X" works as people type it, and global flags
+// before the command. exec, ssh and
 // supervise end their flags at the first argument.
 func (a *app) reorder(command *cli.App, args []string) []string {
+	global := takesValue(command.Flags)
 	position := 1
-	global := map[string]bool{}
-	for _, flag := range command.Flags {
-		_, isBool := flag.(*cli.BoolFlag)
-		for _, name := range flag.Names() {
-			global[name] = !isBool
-		}
-	}
 	for position < len(args) && strings.HasPrefix(args[position], "-") && args[position] != "--" {
-		name, _, hasValue := strings.Cut(strings.TrimLeft(args[position], "-"), "=")
+		name, hasValue := flagName(args[position])
 		position++
 		if global[name] && !hasValue {
 			position++
@@ -217,15 +212,8 @@ func (a *app) reorder(command *cli.App, args []string) []string {
 	if sub == nil || sub.SkipFlagParsing || sub.Name == "exec" || sub.Name == "ssh" || len(sub.Subcommands) > 0 {
 		return args
 	}
-	valued := map[string]bool{}
-	for _, flag := range sub.Flags {
-		if _, isBool := flag.(*cli.BoolFlag); !isBool {
-			for _, name := range flag.Names() {
-				valued[name] = true
-			}
-		}
-	}
-	var flags, arguments []string
+	own := takesValue(sub.Flags)
+	var globals, flags, arguments []string
 	rest := args[position+1:]
 	for i := 0; i < len(rest); i++ {
 		argument := rest[i]
@@ -237,19 +225,44 @@ func (a *app) reorder(command *cli.App, args []string) []string {
 			arguments = append(arguments, argument)
 			continue
 		}
-		flags = append(flags, argument)
-		name, _, hasValue := strings.Cut(strings.TrimLeft(argument, "-"), "=")
-		if valued[name] && !hasValue {
+		name, hasValue := flagName(argument)
+		place, valued := &flags, own[name]
+		if _, isOwn := own[name]; !isOwn {
+			if _, isGlobal := global[name]; isGlobal {
+				place, valued = &globals, global[name]
+			}
+		}
+		*place = append(*place, argument)
+		if valued && !hasValue {
 			if i++; i == len(rest) {
 				// Its value is missing: an argument put behind it would become it.
 				arguments = nil
 				break
 			}
-			flags = append(flags, rest[i])
+			*place = append(*place, rest[i])
 		}
 	}
-	reordered := append([]string{}, args[:position+1]...)
-	return append(append(reordered, flags...), arguments...)
+	reordered := append(append([]string{}, args[:position]...), globals...)
+	reordered = append(append(reordered, args[position]), flags...)
+	return append(reordered, arguments...)
+}
+
+// flagName is the name of a flag as it was typed.
+func flagName(argument string) (name string, hasValue bool) {
+	name, _, hasValue = strings.Cut(strings.TrimLeft(argument, "-"), "=")
+	return name, hasValue
+}
+
+// takesValue tells for each name of the flags whether a value follows.
+func takesValue(flags []cli.Flag) map[string]bool {
+	valued := map[string]bool{}
+	for _, flag := range flags {
+		_, isBool := flag.(*cli.BoolFlag)
+		for _, name := range flag.Names() {
+			valued[name] = !isBool
+		}
+	}
+	return valued
 }
 
 // layout is the state folder's layout.

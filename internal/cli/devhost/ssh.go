@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"devhost/internal/execx"
+	"devhost/internal/person"
 	"devhost/internal/registry"
 	"devhost/internal/sshaccess"
 )
@@ -34,21 +35,48 @@ goes to ssh: devhost ssh demo -L 5432:localhost:5432, devhost ssh demo uptime.`,
 			if err != nil {
 				return err
 			}
-			if _, err := manager.Registry.Load(name); err != nil {
+			record, err := manager.Registry.Load(name)
+			if err != nil {
 				return err
 			}
-			ssh := []string{"-F", filesOf(manager.Registry.Layout, name).Config()}
-			if user := c.String("user"); user != "" {
-				ssh = append(ssh, "-o", "User="+user)
-			}
-			// ssh reads options up to the host name and once more after it.
-			ssh = append(append(ssh, name), arguments...)
-			return passStatus(execx.New().Run(c.Context, execx.Command{
-				Name: "ssh", Args: ssh, Passthrough: true,
-				Stdin: a.streams.In, Stdout: a.streams.Out, Stderr: a.streams.Err,
-			}))
+			return a.runSSH(c, record, filesOf(manager.Registry.Layout, name), arguments)
 		},
 	}
+}
+
+// runSSH runs ssh with the rights of the person who called sudo: its arguments
+// can name commands and files of the host.
+func (a *app) runSSH(c *cli.Context, record *registry.Container, files sshaccess.Files, arguments []string) error {
+	who, _, err := caller()
+	if err != nil {
+		return err
+	}
+	config := files.Config()
+	command := execx.Command{Name: "ssh", Passthrough: true, Stdin: a.streams.In, Stdout: a.streams.Out, Stderr: a.streams.Err}
+	if int(who.UID) != os.Geteuid() {
+		// The key is root's: the person gets a copy for as long as ssh runs.
+		folder, err := os.MkdirTemp("", "devhost-ssh-")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(folder)
+		if err := os.Chown(folder, int(who.UID), int(who.GID)); err != nil {
+			return err
+		}
+		if config, err = writeSSH(who, record, files, folder); err != nil {
+			return err
+		}
+		command.Credential = &execx.Credential{UID: who.UID, GID: who.GID}
+		command.Env = append(os.Environ(), "HOME="+who.Home, "USER="+who.Login, "LOGNAME="+who.Login)
+	}
+	command.Args = []string{"-F", config}
+	if user := c.String("user"); user != "" {
+		command.Args = append(command.Args, "-o", "User="+user)
+	}
+	// ssh reads options up to the host name and once more after it.
+	command.Args = append(append(command.Args, record.Name), arguments...)
+	// A signal ends ssh first, which sits on the same terminal.
+	return passStatus(execx.New().Run(c.Context, command))
 }
 
 // nameAndRest splits NAME [--] REST.
@@ -106,37 +134,47 @@ config, key and known_hosts that belongs to the person who called sudo:
 	}
 }
 
-// exportSSH writes the files with the rights of the person who called sudo,
-// so that no folder is written that this person may not write.
+// exportSSH writes the ssh files for the person who called sudo.
 func (a *app) exportSSH(c *cli.Context, record *registry.Container, files sshaccess.Files) error {
 	folder, err := filepath.Abs(c.String("output"))
 	if err != nil {
 		return err
 	}
-	person, _, err := caller()
+	who, _, err := caller()
 	if err != nil {
 		return err
 	}
+	config, err := writeSSH(who, record, files, folder)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.streams.Out, "ssh -F %s %s\n", config, record.Name)
+	return nil
+}
+
+// writeSSH writes config, key and known_hosts with the rights of a person, so
+// that no folder is written that this person may not write. It returns the
+// config's path.
+func writeSSH(who person.Person, record *registry.Container, files sshaccess.Files, folder string) (string, error) {
 	key, err := os.ReadFile(files.Identity())
 	if err != nil {
-		return err
+		return "", err
 	}
-	known, err := os.ReadFile(filepath.Join(files.Host, "known_hosts"))
+	known, err := os.ReadFile(files.KnownHosts())
 	if err != nil {
-		return err
+		return "", err
 	}
-	identity, knownHosts := filepath.Join(folder, "id_ed25519"), filepath.Join(folder, "known_hosts")
-	config := sshaccess.RenderConfig(record.Name, record.Address.IPv4, sshaccess.HumanUser, identity, knownHosts)
-	return person.Do(func() error {
+	exported := sshaccess.Files{Host: folder}
+	config := sshaccess.RenderConfig(record.Name, record.Address.IPv4, sshaccess.HumanUser, exported.Identity(), exported.KnownHosts())
+	return exported.Config(), who.Do(func() error {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			return err
 		}
-		for path, content := range map[string][]byte{identity: key, knownHosts: known, filepath.Join(folder, "config"): []byte(config)} {
+		for path, content := range map[string][]byte{exported.Identity(): key, exported.KnownHosts(): known, exported.Config(): []byte(config)} {
 			if err := renameio.WriteFile(path, content, 0o600); err != nil {
 				return err
 			}
 		}
-		fmt.Fprintf(a.streams.Out, "ssh -F %s %s\n", filepath.Join(folder, "config"), record.Name)
 		return nil
 	})
 }

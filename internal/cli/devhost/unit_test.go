@@ -27,6 +27,8 @@ func TestReorderPutsFlagsBeforeTheName(t *testing.T) {
 		"flags after the name": {"devhost ensure demo --channel ./c --json", "devhost ensure --channel ./c --json demo"},
 		"flag with equals":     {"devhost ensure demo --channel=./c --alias www", "devhost ensure --channel=./c --alias www demo"},
 		"global flags":         {"devhost --state-dir /s -q ensure demo --json", "devhost --state-dir /s -q ensure --json demo"},
+		"global flag behind":   {"devhost list --state-dir /s --json -q", "devhost --state-dir /s -q list --json"},
+		"missing value":        {"devhost ensure demo --channel", "devhost ensure --channel"},
 		"standard input":       {"devhost ensure demo --provision -", "devhost ensure --provision - demo"},
 		"exec keeps its order": {"devhost exec demo ls -l", "devhost exec demo ls -l"},
 		"ssh keeps its order":  {"devhost ssh demo -L 1:h:2", "devhost ssh demo -L 1:h:2"},
