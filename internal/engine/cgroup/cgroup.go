@@ -260,9 +260,7 @@ func below(folder string) ([]string, error) {
 const poll = 5 * time.Millisecond
 
 // Kill kills every process of the container and returns when none is left, or
-// when the context ends. Remove follows before anything is started there again:
-// at least Linux 6.18 kills every process that is born into a cgroup whose
-// cgroup.kill was ever written.
+// when the context ends.
 func (g *Group) Kill(ctx context.Context) error {
 	for {
 		for _, one := range g.tree.hierarchies {

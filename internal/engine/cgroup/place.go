@@ -5,32 +5,21 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"devhost/internal/execx"
 )
 
 // Place is one cgroup in every hierarchy, into which processes are started.
-type Place struct {
-	// legacy are folders of v1 hierarchies; unified is that of v2, "" for none.
-	legacy  []string
-	unified string
-}
+type Place struct{ folders []string }
 
 // Top is the container's cgroup itself: where its first process starts.
 func (g *Group) Top() Place {
 	var place Place
 	for _, one := range g.tree.hierarchies {
-		if one.unified {
-			place.unified = g.folder(one)
-		} else {
-			place.legacy = append(place.legacy, g.folder(one))
-		}
+		place.folders = append(place.folders, g.folder(one))
 	}
 	return place
 }
@@ -39,31 +28,55 @@ func (g *Group) Top() Place {
 // started in: the root of the guest's cgroup namespace.
 const payload = "payload"
 
-// visitors is the leaf for processes that enter a running container. On v2,
-// the guest's own cgroups hand controllers down, and may therefore hold no
-// processes themselves.
+// visitors is the leaf for processes that enter a running container. On v2, a
+// cgroup that hands controllers down may hold no processes itself.
 const visitors = "devhost-exec"
 
-// Enter makes and returns the place for processes that enter a running
-// container. It lies below the container's limits and inside of what the
-// guest sees as its cgroups.
-func (g *Group) Enter() (Place, error) {
+// Door makes and returns the place for what enters a running container from
+// outside. It lies below the container's limits, but outside of what the guest
+// sees: a process of another pid namespace would be pid 0 there, which systemd
+// takes for an error.
+func (g *Group) Door() (Place, error) {
 	var place Place
 	for _, one := range g.tree.hierarchies {
 		folder := g.folder(one)
-		if inside := filepath.Join(folder, payload); isFolder(inside) {
-			folder = inside
+		if one.unified || isFolder(filepath.Join(folder, payload)) {
+			folder = filepath.Join(folder, visitors)
+			if err := makeLeaf(folder); err != nil {
+				return Place{}, err
+			}
 		}
-		if !one.unified {
-			place.legacy = append(place.legacy, folder)
-			continue
-		}
-		place.unified = filepath.Join(folder, visitors)
-		if err := os.Mkdir(place.unified, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return Place{}, fmt.Errorf("cannot make a cgroup for the command: %w", err)
-		}
+		place.folders = append(place.folders, folder)
 	}
 	return place, nil
+}
+
+// Admit moves a process that has entered to where the guest's own processes
+// are.
+func (g *Group) Admit(pid int) error {
+	for _, one := range g.tree.hierarchies {
+		folder := filepath.Join(g.folder(one), payload)
+		if !isFolder(folder) {
+			continue
+		}
+		if one.unified {
+			folder = filepath.Join(folder, visitors)
+			if err := makeLeaf(folder); err != nil {
+				return err
+			}
+		}
+		if err := writeFile(filepath.Join(folder, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
+			return fmt.Errorf("cannot move the command to the guest's cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+func makeLeaf(folder string) error {
+	if err := os.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("cannot make a cgroup for the command: %w", err)
+	}
+	return nil
 }
 
 func isFolder(path string) bool {
@@ -71,57 +84,23 @@ func isFolder(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// Start starts a process that is in the place from its first instruction on.
+// joinScript puts its own process into every cgroup that is named before "--",
+// and becomes the command after it. A process that is moved from outside, after
+// its start, could have children by then; one that is born into a cgroup
+// (CLONE_INTO_CGROUP) can be so in v2 only.
+const joinScript = `while [ "$1" != -- ]; do echo $$ >"$1" || exit 125; shift; done; shift; exec "$@"`
+
+// Start starts a command that is in the place from its first instruction on.
 func (p Place) Start(runner execx.Runner, command execx.Command) (execx.Process, error) {
-	done := make(chan started, 1)
-	go p.startFromOwnThread(runner, command, done)
-	result := <-done
-	return result.process, result.err
-}
-
-type started struct {
-	process execx.Process
-	err     error
-}
-
-// startFromOwnThread moves its thread into the v1 cgroups, so that what it
-// starts is born there, and lets the thread end with its goroutine. This
-// process itself never counts as a member: a process is where its first
-// thread is.
-func (p Place) startFromOwnThread(runner execx.Runner, command execx.Command, done chan<- started) {
-	runtime.LockOSThread()
-	if unix.Gettid() == unix.Getpid() {
-		// The first thread cannot be given up; while it is held here, another
-		// goroutine gets another one.
-		inner := make(chan started, 1)
-		go p.startFromOwnThread(runner, command, inner)
-		done <- <-inner
-		runtime.UnlockOSThread()
-		return
+	program, err := exec.LookPath(command.Name)
+	if err != nil {
+		return nil, &execx.Error{Argv: command.Argv(), ExitCode: -1, NotFound: true, Err: err}
 	}
-	process, err := p.start(runner, command)
-	done <- started{process, err}
-}
-
-func (p Place) start(runner execx.Runner, command execx.Command) (execx.Process, error) {
-	thread := strconv.Itoa(unix.Gettid())
-	for _, folder := range p.legacy {
-		if err := writeFile(filepath.Join(folder, "tasks"), thread); err != nil {
-			return nil, fmt.Errorf("cannot enter the container's cgroup: %w", err)
-		}
+	arguments := []string{"-c", joinScript, "devhost-join"}
+	for _, folder := range p.folders {
+		arguments = append(arguments, filepath.Join(folder, "cgroup.procs"))
 	}
-	attributes := syscall.SysProcAttr{}
-	if command.SysProcAttr != nil {
-		attributes = *command.SysProcAttr
-	}
-	if p.unified != "" {
-		folder, err := os.Open(p.unified)
-		if err != nil {
-			return nil, fmt.Errorf("cannot enter the container's cgroup: %w", err)
-		}
-		defer folder.Close()
-		attributes.UseCgroupFD, attributes.CgroupFD = true, int(folder.Fd())
-	}
-	command.SysProcAttr = &attributes
+	arguments = append(append(arguments, "--", program), command.Args...)
+	command.Name, command.Args = "/bin/sh", arguments
 	return runner.Start(command)
 }

@@ -2,7 +2,9 @@ package cgroup
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -44,7 +46,7 @@ func realGroup(t *testing.T, name string) *Group {
 	return group
 }
 
-// sleeper starts a process that waits, and waits for it at the end.
+// sleeper starts a process that waits, and ends it at the end of the test.
 func sleeper(t *testing.T, place Place) execx.Process {
 	t.Helper()
 	process, err := place.Start(execx.New(), execx.Command{Name: "sleep", Args: []string{"1000"}})
@@ -55,7 +57,16 @@ func sleeper(t *testing.T, place Place) execx.Process {
 		_ = process.Signal(os.Kill)
 		_ = process.Wait()
 	})
-	return process
+	// Until then it is the shell that joins.
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", process.Pid())); err == nil && string(name) == "sleep\n" {
+			return process
+		}
+		if time.Now().After(deadline) {
+			t.Error("the command does not run")
+			return process
+		}
+	}
 }
 
 func TestLife(t *testing.T) {
@@ -67,8 +78,28 @@ func TestLife(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Whatever starts it, it is there before its first instruction.
+	output, outputEnd, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, err := group.Top().Start(execx.New(), execx.Command{Name: "cat", Args: []string{"/proc/self/cgroup"}, Stdout: outputEnd, Env: []string{}})
+	_ = outputEnd.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := seen.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if count := strings.Count(string(text), "/"+group.path+"\n"); count != len(group.tree.hierarchies) {
+		t.Errorf("the process was in %d of %d cgroups:\n%s", count, len(group.tree.hierarchies), text)
+	}
 	first := sleeper(t, group.Top())
-	// Several at once: each has its own thread.
+	// Several at once.
 	var all sync.WaitGroup
 	pids := make([]int, 4)
 	for i := range pids {
@@ -159,31 +190,44 @@ func TestManyAtOnce(t *testing.T) {
 	all.Wait()
 }
 
-func TestEnter(t *testing.T) {
+func TestDoorAndAdmit(t *testing.T) {
 	group := realGroup(t, "enter")
 	for _, one := range group.tree.hierarchies {
-		if one.unified {
+		if one.unified || one.controllers[0] == "name=systemd" {
 			if err := os.Mkdir(filepath.Join(group.folder(one), payload), 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	for range 2 {
-		place, err := group.Enter()
+	cgroups := func(pid int) string {
+		t.Helper()
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 		if err != nil {
 			t.Fatal(err)
 		}
-		process := sleeper(t, place)
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", process.Pid()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		want := "/" + group.path
-		if group.tree.Unified() && !strings.Contains(string(text), "0::"+want+"/payload/devhost-exec\n") {
-			t.Errorf("the process is in\n%s", text)
-		}
-		if count := strings.Count(string(text), want); count != len(group.tree.hierarchies) {
+		if count := strings.Count(string(text), "/"+group.path); count != len(group.tree.hierarchies) {
 			t.Errorf("the process is in %d of %d cgroups:\n%s", count, len(group.tree.hierarchies), text)
+		}
+		return string(text)
+	}
+	for range 2 {
+		door, err := group.Door()
+		if err != nil {
+			t.Fatal(err)
+		}
+		process := sleeper(t, door)
+		if text := cgroups(process.Pid()); strings.Contains(text, "/"+payload) {
+			t.Errorf("at the door, the process is seen by the guest:\n%s", text)
+		}
+		if err := group.Admit(process.Pid()); err != nil {
+			t.Fatal(err)
+		}
+		text := cgroups(process.Pid())
+		if group.tree.Unified() && !strings.Contains(text, "0::/"+group.path+"/payload/devhost-exec\n") {
+			t.Errorf("inside, the process is in\n%s", text)
+		}
+		if strings.Contains(text, "name=systemd") && !strings.Contains(text, "name=systemd:/"+group.path+"/payload\n") {
+			t.Errorf("inside, the process is in\n%s", text)
 		}
 	}
 }
@@ -202,5 +246,24 @@ func TestRealLimits(t *testing.T) {
 		if text, err := os.ReadFile(filepath.Join(folder, "pids.max")); err != nil || string(text) != "max\n" {
 			t.Errorf("pids.max is %q, %v", text, err)
 		}
+	}
+}
+
+func TestStartWhatIsNotThere(t *testing.T) {
+	group := realGroup(t, "missing")
+	_, err := group.Top().Start(execx.New(), execx.Command{Name: "no-such-program"})
+	var failed *execx.Error
+	if !errors.As(err, &failed) || !failed.NotFound {
+		t.Errorf("error %v", err)
+	}
+	if err := group.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	process, err := group.Top().Start(execx.New(), execx.Command{Name: "true"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Wait(); !errors.As(err, &failed) || failed.ExitCode != 125 {
+		t.Errorf("without its cgroup: error %v", err)
 	}
 }

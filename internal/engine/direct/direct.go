@@ -226,7 +226,8 @@ func (e *Engine) Stop(ctx context.Context, name string, timeout time.Duration) e
 				return err
 			}
 		} else if record.Leader.Signal(nspawn.PowerOffSignal) == nil {
-			_ = record.Nspawn.Wait(limited)
+			// The guest lives on when nspawn alone was killed.
+			_ = errors.Join(record.Nspawn.Wait(limited), record.Leader.Wait(limited))
 		}
 	}
 	if err := ctx.Err(); err != nil {

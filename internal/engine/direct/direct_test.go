@@ -2,6 +2,7 @@ package direct_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -365,6 +366,30 @@ func TestStartAfterKilledStart(t *testing.T) {
 	}
 }
 
+// Supervisor and starting command were killed: the next start begins anew.
+func TestSupervisorKilledWhileStarting(t *testing.T) {
+	g := newGuest(t, "halfway")
+	g.writeInside("before-systemd", neverReady, 0o755)
+	first := make(chan error, 1)
+	go func() { first <- g.engine.Start(g.context(), g.name) }()
+	eventually(t, "it was starting", func() bool { return g.state().Status == engine.Starting && g.state().LeaderPID != 0 })
+	record := g.runtimeRecord()
+	g.kill(record.Supervisor)
+	var failed *engine.StartError
+	if err := <-first; !errors.As(err, &failed) || !strings.Contains(err.Error(), "supervisor.log") {
+		t.Errorf("error %v", err)
+	}
+	if state := g.state(); state.Status != engine.Failed || !strings.Contains(state.Detail, "devhost start halfway") {
+		t.Errorf("after the kill it is %+v", state)
+	}
+	g.writeInside("before-systemd", "#!/bin/sh\n", 0o755)
+	g.start()
+	if record.Leader.Alive() {
+		t.Error("the guest of the first start still runs")
+	}
+	g.inside("true")
+}
+
 func TestFailedStart(t *testing.T) {
 	tests := []struct {
 		name  string
@@ -496,16 +521,35 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-func TestStateIsQuick(t *testing.T) {
-	g := newGuest(t, "quick")
-	g.start()
-	const rounds = 200
-	begin := time.Now()
-	for range rounds {
-		g.state()
+// State of all containers is asked for by every listing.
+func BenchmarkState(b *testing.B) {
+	layout, err := registry.NewLayout(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
 	}
-	// It takes 0.05 ms here; a process to ask would take more than this.
-	if each := time.Since(begin) / rounds; each > time.Millisecond {
-		t.Errorf("one State takes %s", each)
+	own, err := process.Of(os.Getpid())
+	if err != nil {
+		b.Fatal(err)
+	}
+	record, err := json.Marshal(supervisor.Record{
+		Version: supervisor.RecordVersion, Name: "demo", BootID: process.BootID(), Status: engine.Running,
+		Supervisor: own, Nspawn: own, Leader: own,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := os.MkdirAll(layout.Runtime(), 0o700); err != nil {
+		b.Skipf("runtime records lie below /run: %v", err)
+	}
+	b.Cleanup(func() { _ = os.RemoveAll(layout.Runtime()) })
+	if err := os.WriteFile(layout.RuntimeRecord("demo"), record, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	// Without a Runner: it starts no process.
+	engineUnderTest := &direct.Engine{Layout: layout}
+	for b.Loop() {
+		if state, err := engineUnderTest.State("demo"); err != nil || state.Status != engine.Running {
+			b.Fatalf("%+v, %v", state, err)
+		}
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 
 	"fmt"
 
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +134,8 @@ type guest struct {
 	layout registry.Layout
 	engine *direct.Engine
 	record *registry.Container
+	// uidBase is the host's uid of the guest's root in its last life.
+	uidBase int
 }
 
 // newGuest registers a container and removes all of it at the end, whatever
@@ -183,9 +187,6 @@ func requireContainers(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("starting containers needs root")
 	}
-	if testing.Short() {
-		t.Skip("starting containers takes long")
-	}
 	for _, program := range []string{nspawn.Program, "nsenter"} {
 		if _, err := execx.New().Output(context.Background(), execx.Command{Name: program, Args: []string{"--version"}}); err != nil {
 			t.Skipf("%s does not run here: %v", program, err)
@@ -225,6 +226,9 @@ func (g *guest) remove() {
 	defer cancel()
 	if err := g.engine.Stop(ctx, g.name, 0); err != nil {
 		g.t.Errorf("cannot stop the container: %v", err)
+		// The engine under test may be what is broken.
+		group := g.group()
+		_ = errors.Join(group.Kill(ctx), group.Remove(ctx), cable{}.Detach("", g.record.Address), os.RemoveAll(g.layout.Runtime()))
 	}
 	for _, left := range g.leftovers() {
 		g.t.Errorf("left behind: %s", left)
@@ -254,6 +258,9 @@ func (g *guest) leftovers() []string {
 	there("/sys/fs/cgroup/*/devhost-" + g.layout.Instance())
 	there("/sys/class/net/" + g.record.Address.HostInterface)
 	there(filepath.Join(g.layout.Container(g.name), ".#root.lck"))
+	if g.uidBase != 0 {
+		there("/run/systemd/nspawn-uid/" + strconv.Itoa(g.uidBase))
+	}
 	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil && bytes.Contains(mounts, []byte(g.layout.State)) {
 		found = append(found, "a mount below "+g.layout.State)
 	}
@@ -277,6 +284,7 @@ func (g *guest) start() {
 	if err := g.engine.Start(g.context(), g.name); err != nil {
 		g.t.Fatal(err)
 	}
+	g.uidBase = g.runtimeRecord().UIDBase
 }
 
 func (g *guest) stop() {

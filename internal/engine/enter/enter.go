@@ -229,7 +229,7 @@ const (
 )
 
 func (v *visit) run(ctx context.Context) (int, error) {
-	place, err := v.guest.Group.Enter()
+	door, err := v.guest.Group.Door()
 	if err != nil {
 		return statusCannotEnter, v.entering(err)
 	}
@@ -241,7 +241,7 @@ func (v *visit) run(ctx context.Context) (int, error) {
 	}
 	defer restore()
 	arguments := append(append([]string{}, v.arguments...), "--", fmt.Sprintf("/proc/self/fd/%d", programFD), SessionArgument)
-	nsenter, err := place.Start(v.options.Runner, execx.Command{
+	nsenter, err := door.Start(v.options.Runner, execx.Command{
 		Name: "nsenter", Args: arguments, Env: []string{}, Dir: "/",
 		Stdin: v.streams.inside[0], Stdout: v.streams.inside[1], Stderr: v.streams.inside[2],
 		ExtraFiles: v.inherited,
@@ -310,6 +310,9 @@ func (v *visit) handshake(ctx context.Context, nsenter int) (command process.ID,
 	// from out here.
 	if err := copyLimits(v.guest.Leader.PID, command.PID); err != nil {
 		return command, v.unfinished("cannot set the limits of the session", err)
+	}
+	if err := v.guest.Group.Admit(command.PID); err != nil {
+		return command, v.unfinished("cannot enter it", err)
 	}
 	if err := json.NewEncoder(v.config).Encode(v.settings); err != nil {
 		return command, v.unfinished("cannot talk to the session", err)

@@ -33,7 +33,7 @@ func openLeader(guest Guest) (*leader, error) {
 	if err == nil {
 		var stat process.Stat
 		stat, err = process.ParseStat(text)
-		if err == nil && (stat.Start != guest.Leader.Start || stat.State == 'Z') {
+		if err == nil && (stat.Start != guest.Leader.Start || stat.Dead()) {
 			err = os.ErrProcessDone
 		}
 	}

@@ -32,6 +32,8 @@ type Stat struct {
 	State byte
 	// Parent is the pid of the parent.
 	Parent int
+	// Threads is the number of threads that have not ended.
+	Threads int
 	// ExitCode is how a zombie ended, in the form of wait(2).
 	ExitCode int
 }
@@ -48,7 +50,7 @@ func ParseStat(text []byte) (Stat, error) {
 	if err != nil {
 		return Stat{}, fmt.Errorf("no process status: %.80q", text)
 	}
-	// Fields 3 (state), 4 (parent), 22 (start) and 52 (exit code).
+	// Fields 3 (state), 4 (parent), 20 (threads), 22 (start) and 52 (exit code).
 	fields := strings.Fields(string(text[end+1:]))
 	if len(fields) < 50 || len(fields[0]) != 1 {
 		return Stat{}, fmt.Errorf("short process status: %.80q", text)
@@ -56,6 +58,10 @@ func ParseStat(text []byte) (Stat, error) {
 	parent, err := strconv.Atoi(fields[1])
 	if err != nil {
 		return Stat{}, fmt.Errorf("process status with parent %q", fields[1])
+	}
+	threads, err := strconv.Atoi(fields[17])
+	if err != nil {
+		return Stat{}, fmt.Errorf("process status with threads %q", fields[17])
 	}
 	start, err := strconv.ParseUint(fields[19], 10, 64)
 	if err != nil {
@@ -65,7 +71,13 @@ func ParseStat(text []byte) (Stat, error) {
 	if err != nil {
 		return Stat{}, fmt.Errorf("process status with exit code %q", fields[49])
 	}
-	return Stat{ID: ID{PID: pid, Start: start}, State: fields[0][0], Parent: parent, ExitCode: exitCode}, nil
+	return Stat{ID: ID{PID: pid, Start: start}, State: fields[0][0], Parent: parent, Threads: threads, ExitCode: exitCode}, nil
+}
+
+// Dead says that the process has ended: a zombie. The first thread of a killed
+// process may be one while others still hold its files and locks.
+func (s Stat) Dead() bool {
+	return (s.State == 'Z' || s.State == 'X') && s.Threads <= 1
 }
 
 // Read reads the status of a living or dead (zombie) process.
@@ -92,7 +104,7 @@ func (id ID) Alive() bool {
 		return false
 	}
 	stat, err := Read(id.PID)
-	return err == nil && stat.Start == id.Start && stat.State != 'Z' && stat.State != 'X'
+	return err == nil && stat.Start == id.Start && !stat.Dead()
 }
 
 // Open returns a pidfd of the process, which stays that of this process also

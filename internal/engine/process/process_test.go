@@ -24,13 +24,14 @@ func TestParseStat(t *testing.T) {
 		want       Stat
 		wantError  string
 	}{
-		{"plain", "42 (sh) S 1" + zeros(17) + " 777" + zeros(29) + " 0\n", Stat{ID: ID{42, 777}, State: 'S', Parent: 1}, ""},
+		{"plain", "42 (sh) S 1" + zeros(15) + " 2 0 777" + zeros(29) + " 0\n", Stat{ID: ID{42, 777}, State: 'S', Parent: 1, Threads: 2}, ""},
 		{"a name that looks like the rest", "42 (a) Z 9 (b) R 1" + zeros(17) + " 777" + zeros(29) + " 34048\n", Stat{ID: ID{42, 777}, State: 'R', Parent: 1, ExitCode: 34048}, ""},
 		{"empty", "", Stat{}, "no process status"},
 		{"no name", "42 S 1", Stat{}, "no process status"},
 		{"short", "42 (sh) S 1 2 3", Stat{}, "short process status"},
 		{"no number", "x (sh) S 1" + zeros(48), Stat{}, "no process status"},
 		{"no parent", "42 (sh) S x" + zeros(48), Stat{}, "parent"},
+		{"no threads", "42 (sh) S 1" + zeros(15) + " x" + zeros(32), Stat{}, "threads"},
 		{"no start", "42 (sh) S 1" + zeros(17) + " x" + zeros(30), Stat{}, "start"},
 		{"no exit code", "42 (sh) S 1" + zeros(17) + " 5" + zeros(29) + " x", Stat{}, "exit code"},
 	}
@@ -119,5 +120,26 @@ func TestProcess(t *testing.T) {
 func TestBootID(t *testing.T) {
 	if len(BootID()) != 36 {
 		t.Errorf("the id of this boot is %q", BootID())
+	}
+}
+
+func TestDead(t *testing.T) {
+	tests := []struct {
+		name string
+		stat Stat
+		want bool
+	}{
+		{"sleeping", Stat{State: 'S', Threads: 1}, false},
+		{"zombie", Stat{State: 'Z', Threads: 1}, true},
+		{"zombie whose parent takes note", Stat{State: 'Z'}, true},
+		{"dead", Stat{State: 'X'}, true},
+		{"first thread of a process that is being killed", Stat{State: 'Z', Threads: 7}, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if got := test.stat.Dead(); got != test.want {
+				t.Errorf("dead: %v", got)
+			}
+		})
 	}
 }

@@ -14,13 +14,16 @@ import (
 const clearTimeout = 10 * time.Second
 
 // clearProcesses ends every process of the container and removes what nspawn
-// leaves. It is not cancelled with the supervisor.
+// leaves.
 func (s *supervisor) clearProcesses(ctx context.Context) error {
 	if s.group == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTimeout)
+	ctx, cancel := context.WithTimeout(ctx, clearTimeout)
 	defer cancel()
+	if s.record.UIDBase == 0 {
+		s.record.UIDBase = uidBaseOf(s.group)
+	}
 	if err := s.group.Kill(ctx); err != nil {
 		return err
 	}
@@ -31,9 +34,24 @@ func (s *supervisor) removeGroup(ctx context.Context) error {
 	if s.group == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearTimeout)
+	ctx, cancel := context.WithTimeout(ctx, clearTimeout)
 	defer cancel()
 	return s.group.Remove(ctx)
+}
+
+// uidBaseOf asks the processes of a container which ids they have, for when no
+// record says so.
+func uidBaseOf(group *cgroup.Group) int {
+	pids, err := group.PIDs()
+	if err != nil {
+		return 0
+	}
+	for _, pid := range pids {
+		if base := uidBase(pid); base != 0 {
+			return base
+		}
+	}
+	return 0
 }
 
 func clearNspawn(layout registry.Layout, name string, uidBase int) error {
@@ -57,15 +75,15 @@ func Clear(ctx context.Context, layout registry.Layout, name string, address reg
 	defer unlock()
 	// An unusable record is removed like any other.
 	record, _ := ReadRecord(layout, name)
-	uidBase := 0
-	if record != nil {
-		uidBase = record.UIDBase
-	}
 	tree, err := cgroup.Discover()
 	if err != nil {
 		return err
 	}
 	group := tree.Group(layout.Instance(), name)
+	uidBase := uidBaseOf(group)
+	if record != nil && record.UIDBase != 0 {
+		uidBase = record.UIDBase
+	}
 	limited, cancel := context.WithTimeout(ctx, clearTimeout)
 	defer cancel()
 	if err := group.Kill(limited); err != nil {

@@ -32,7 +32,7 @@ func exitStatus(id process.ID, descriptor int) int {
 	const tries, wait = 50, 10 * time.Millisecond
 	for range tries {
 		stat, err := process.Read(id.PID)
-		if err == nil && stat.ID == id && stat.State == 'Z' {
+		if err == nil && stat.ID == id && stat.Dead() {
 			return statusOf(unix.WaitStatus(stat.ExitCode))
 		}
 		info := pidfdInfo{mask: infoExit}

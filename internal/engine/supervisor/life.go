@@ -44,14 +44,16 @@ func (s *supervisor) start(ctx context.Context) (*life, error) {
 		return nil, err
 	}
 	s.address = container.Address
-	// A cgroup that was killed is not used again, nor are those that an earlier
-	// life of the guest owned with its own ids.
+	// Cgroups that an earlier life of the guest made belong to its ids of then.
 	if err := errors.Join(s.clearProcesses(ctx), s.removeGroup(ctx)); err != nil {
 		return nil, err
 	}
 	// The interface of an earlier life may still be there for a moment.
 	if err := s.Network.Detach(s.Name, container.Address); err != nil {
 		return nil, err
+	}
+	if err := raiseKernelLimits("/proc/sys"); err != nil {
+		s.Logger.Warn("limits of the kernel cannot be raised: with many containers, the next one may not start", "error", err)
 	}
 	prepared, err := Prepare(s.Layout, container, s.notify.path, s.Nspawn)
 	if err != nil {
@@ -150,7 +152,7 @@ func (s *supervisor) takeOver(ctx context.Context) (*life, error) {
 	}
 	go func() {
 		defer syscall.Close(descriptor)
-		if err := nspawnID.Wait(context.WithoutCancel(ctx)); err != nil {
+		if err := nspawnID.Wait(ctx); err != nil {
 			s.Logger.Error("lost nspawn", "error", err)
 		}
 		status := exitStatus(nspawnID, descriptor)
@@ -165,29 +167,34 @@ func (s *supervisor) takeOver(ctx context.Context) (*life, error) {
 	return current, nil
 }
 
-// killPatience is how long nspawn may take to notice that the guest was
-// killed, before everything in the cgroup is.
-const killPatience = 3 * time.Second
+const (
+	// killPatience is how long nspawn may take to notice that the guest was
+	// killed, before everything in the cgroup is.
+	killPatience = 3 * time.Second
+	// killAgain is how long it takes until that is done once more.
+	killAgain = 100 * time.Millisecond
+)
 
 // watch follows a life to its end, and says whether the guest rebooted.
 func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, err error) {
 	defer current.detach()
 	var deadline <-chan time.Time
-	cancelled := ctx.Done()
 	up, connected := s.record.Status == engine.Running, current.attached == nil
 	attached := current.attached
 	var failure error
+	// kill ends the guest, by its PID 1 first: then nspawn clears up itself. It
+	// goes on until nspawn has ended, which may not even have entered its cgroup.
+	kills := 0
 	kill := func() {
-		deadline = nil
-		if s.record.Leader.Signal(syscall.SIGKILL) == nil {
+		if kills++; kills == 1 && s.record.Leader.Signal(syscall.SIGKILL) == nil {
 			deadline = time.After(killPatience)
 			return
 		}
 		if err := s.clearProcesses(ctx); err != nil {
 			s.Logger.Error("cannot kill the container", "error", err)
 		}
+		deadline = time.After(killAgain)
 	}
-	killing := false
 	stop := func() {
 		s.stopping++
 		if s.stopping == 1 && s.record.Status == engine.Running && s.record.Leader.Signal(nspawn.PowerOffSignal) == nil {
@@ -195,7 +202,6 @@ func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, e
 			s.setStatus(engine.Stopping)
 			return
 		}
-		killing = true
 		kill()
 	}
 	for {
@@ -210,7 +216,6 @@ func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, e
 			attached = nil
 			if err != nil && failure == nil && s.stopping == 0 {
 				failure = &Failure{Name: s.Name, Reason: "its network cannot be connected: " + err.Error(), Err: err}
-				killing = true
 				kill()
 			}
 			connected = err == nil
@@ -222,20 +227,11 @@ func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, e
 			return s.conclude(current, end, failure)
 		case <-s.signals:
 			stop()
-		case <-cancelled:
-			cancelled = nil
-			if s.stopping == 0 {
-				stop()
-			}
 		case <-deadline:
-			deadline = nil
-			if !killing {
-				killing = true
+			if kills == 0 {
 				s.log.note("the guest did not power off within %s and is killed", s.StopTimeout)
-				kill()
-			} else if err := s.clearProcesses(ctx); err != nil {
-				s.Logger.Error("cannot kill the container", "error", err)
 			}
+			kill()
 		}
 		if up && connected && s.record.Status == engine.Starting && s.stopping == 0 && failure == nil {
 			s.setStatus(engine.Running)

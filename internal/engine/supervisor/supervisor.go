@@ -69,8 +69,9 @@ func (f *Failure) Error() string { return fmt.Sprintf("container %s: %s", f.Name
 func (f *Failure) Unwrap() error { return f.Err }
 
 // Run supervises one container until it ends. It is the whole of a process:
-// it closes descriptors that were inherited by accident. SIGTERM, SIGINT or the
-// end of the context power the guest off; a second signal kills it.
+// it closes descriptors that were inherited by accident. SIGTERM or SIGINT powers
+// the guest off; a second one kills it. The end of the context means nothing: it
+// comes with the first signal, and clearing up takes longer.
 //
 // It returns nil when the guest powered off or was asked to. The error is
 // *Busy, or *Failure when the guest did not come up or ended by itself.
@@ -85,7 +86,7 @@ func Run(ctx context.Context, options Options) error {
 	// Its terminal may go away; nspawn inherits both, and must not end because
 	// its supervisor was killed.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
-	return supervise(ctx, options, signals, &starter{pipe: pipe})
+	return supervise(context.WithoutCancel(ctx), options, signals, &starter{pipe: pipe})
 }
 
 // supervisor is one run.
@@ -173,7 +174,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		if watchErr != nil || !rebooted || s.stopping > 0 {
 			return watchErr
 		}
-		if quick = s.pause(ctx, quick); s.stopping > 0 {
+		if quick = s.pause(quick); s.stopping > 0 {
 			return nil
 		}
 		life, err = s.start(ctx)
@@ -191,7 +192,7 @@ const (
 
 // pause waits before a start where it must, and returns the number of quick
 // reboots in a row.
-func (s *supervisor) pause(ctx context.Context, quick int) int {
+func (s *supervisor) pause(quick int) int {
 	if time.Since(s.record.StartedAt) > quickLife {
 		return 0
 	}
@@ -202,8 +203,6 @@ func (s *supervisor) pause(ctx context.Context, quick int) int {
 	select {
 	case <-time.After(rebootPause):
 	case <-s.signals:
-		s.stopping++
-	case <-ctx.Done():
 		s.stopping++
 	}
 	return quick
