@@ -177,7 +177,7 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 	}
 	if old == nil || request.UpdateChannel || reference != record.Pin.Reference {
 		m.Reporter.Phase(progress.Resolve)
-		var oldPin *registry.Pin
+		oldPin := m.pinOfAnother(reference, request.Owner)
 		if old != nil {
 			oldPin = &old.Pin
 		}
@@ -197,6 +197,26 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 	record.Enabled = true
 	m.applySettings(request, record)
 	return want, nil
+}
+
+// pinOfAnother is the newest pin that a container of the same person has of a
+// channel, nil for none: an unchanged folder is not read again for a second
+// container. What another person was allowed to read is not for this one.
+func (m *Manager) pinOfAnother(reference, owner string) *registry.Pin {
+	entries, err := m.Registry.List()
+	if err != nil {
+		return nil
+	}
+	var newest *registry.Pin
+	for _, entry := range entries {
+		if entry.Err != nil || entry.Container.Owner != owner || entry.Container.Pin.Reference != reference {
+			continue
+		}
+		if newest == nil || entry.Container.Pin.Time.After(newest.Time) {
+			newest = &entry.Container.Pin
+		}
+	}
+	return newest
 }
 
 func (m *Manager) resolveProvision(ctx context.Context, request EnsureRequest, want *wanted) error {

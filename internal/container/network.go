@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 
 	"devhost/internal/network"
 	"devhost/internal/registry"
@@ -101,7 +102,7 @@ func (n *HostNetwork) GuestFiles(_ string, address registry.Address, peers []Hos
 	}
 	return map[string]string{
 		"network/10-host0.network": network.GuestNetworkFile(host, addresses),
-		"resolv.conf":              resolvers.Content,
+		resolvFile:                 resolvers.Content,
 		"hosts":                    network.HostsFile(hostEntries(peers)),
 	}, nil
 }
@@ -117,6 +118,23 @@ func hostEntries(hosts []Host) []network.HostEntry {
 	}
 	return entries
 }
+
+// RefreshResolvers writes the host's resolvers for the guest anew where they
+// changed. A guest without files yet is left alone.
+func (n *HostNetwork) RefreshResolvers(name string) error {
+	resolvers, err := network.ResolvConf()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(n.Layout.Guest(name), resolvFile)
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	return writeGuestFile(path, resolvers.Content)
+}
+
+// resolvFile is the file in the guest's folder with its resolvers.
+const resolvFile = "resolv.conf"
 
 // Publish implements Network.
 func (n *HostNetwork) Publish(ctx context.Context, records []*registry.Container) error {
@@ -192,7 +210,7 @@ func (n *HostNetwork) Attach(ctx context.Context, _ string, address registry.Add
 }
 
 // Detach takes back what Attach did.
-func (n *HostNetwork) Detach(_ string, address registry.Address) error {
+func (n *HostNetwork) Detach(ctx context.Context, _ string, address registry.Address) error {
 	opened, err := n.open()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -204,5 +222,5 @@ func (n *HostNetwork) Detach(_ string, address registry.Address) error {
 	if err != nil {
 		return err
 	}
-	return opened.Detach(context.TODO(), addresses)
+	return opened.Detach(ctx, addresses)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -74,10 +75,25 @@ func (s *NixSystems) Resolve(ctx context.Context, reference string, caller perso
 	if err := s.prepare(ctx, root); err != nil {
 		return registry.Pin{}, err
 	}
+	if old != nil && old.Kind == string(channel.Folder) {
+		if err := keepSource(root, old.StorePath); err != nil {
+			return registry.Pin{}, err
+		}
+	}
 	resolver := channel.Resolver{Nix: s.Client, Logger: s.Client.Logger}
 	return resolver.Resolve(ctx, parsed, channel.ResolveOptions{
 		Caller: asCaller(caller), Old: old, GCRoot: root, Progress: channel.ReportBuild(s.Reporter),
 	})
+}
+
+// keepSource makes a gc root of an earlier source, so that it can be used
+// again when the folder has not changed. A link below Nix' gcroots folder is
+// one; whether the source is there is looked at after that.
+func keepSource(root, storePath string) error {
+	if err := os.Remove(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(storePath, root)
 }
 
 // prepare sees to a daemon and to the folder of a gc root.

@@ -43,7 +43,8 @@ type State struct {
 	SupervisorPID, LeaderPID int
 	// StartedAt is when the guest's PID 1 was started last.
 	StartedAt time.Time
-	// Detail says why, when Status is Failed.
+	// Detail says why, when Status is Failed, and what is amiss with a
+	// container that runs, such as a supervisor that was killed.
 	Detail string
 }
 

@@ -1,6 +1,7 @@
 package devhost
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -24,13 +25,21 @@ func (a *app) doctorCommand() *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
+			domain, err := publicDomain(c)
+			if err != nil {
+				return err
+			}
 			stateDir, err := filepath.Abs(c.String("state-dir"))
 			if err != nil {
 				return err
 			}
+			var sockets net.ListenConfig
+			runner := execx.New()
 			host := &doctor.Host{
-				Runner: execx.New(), StateDir: stateDir, Domain: c.String("domain"), Ports: []int{80, 443}, Root: "/",
-				LookupHost: net.DefaultResolver.LookupHost, ForwardDrops: func() ([]network.Finding, error) { return network.ForeignForwardDrops(recordedNetwork(stateDir)) },
+				Runner: runner, StateDir: stateDir, Domain: domain, Ports: []int{80, 443}, Root: "/", UID: os.Geteuid(),
+				Idmap:  func(ctx context.Context, folder string) error { return doctor.TryIdmap(ctx, runner, folder) },
+				Listen: sockets.Listen, Free: doctor.FreeBytes, LookupHost: net.DefaultResolver.LookupHost,
+				ForwardDrops: func() ([]network.Finding, error) { return network.ForeignForwardDrops(recordedNetwork(stateDir)) },
 			}
 			findings := host.Examine(c.Context)
 			if c.Bool("json") {

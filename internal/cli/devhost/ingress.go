@@ -19,6 +19,16 @@ func domainFlag() cli.Flag {
 	return &cli.StringFlag{Name: "domain", Value: defaultDomain, EnvVars: []string{"DEVHOST_DOMAIN"}, Usage: "public `DOMAIN` below which containers are reached"}
 }
 
+// publicDomain is the value of the flag, in lower case and without a dot at the
+// end.
+func publicDomain(c *cli.Context) (string, error) {
+	domain := strings.ToLower(strings.TrimSuffix(c.String("domain"), "."))
+	if err := names.Domain(domain); err != nil {
+		return "", &usageError{command: c.Command.Name, err: err}
+	}
+	return domain, nil
+}
+
 func (a *app) ingressCommand() *cli.Command {
 	return &cli.Command{
 		Name: "ingress", Usage: "serve https://ALIAS.CONTAINER.DOMAIN until it is stopped",
@@ -48,9 +58,9 @@ is printed at the start, and by --ca.`,
 				fmt.Fprintln(a.streams.Out, path)
 				return nil
 			}
-			domain := strings.ToLower(strings.TrimSuffix(c.String("domain"), "."))
-			if err := names.Domain(domain); err != nil {
-				return &usageError{command: "ingress", err: err}
+			domain, err := publicDomain(c)
+			if err != nil {
+				return err
 			}
 			https, http := listenAddresses(c, "https", domain, 443), listenAddresses(c, "http", domain, 80)
 			for _, address := range append(append([]string{}, https...), http...) {

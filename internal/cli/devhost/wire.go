@@ -91,10 +91,11 @@ func (a *app) superviseCommand() *cli.Command {
 				return err
 			}
 			records := registry.New(layout)
+			network := &container.HostNetwork{Layout: layout, HostsFile: hostsFile}
 			// The supervisor handles signals itself: a second one kills.
 			return supervisor.Run(context.WithoutCancel(c.Context), supervisor.Options{
 				Layout: layout, Name: name, Load: records.Load, Runner: execx.New(),
-				Network: &container.HostNetwork{Layout: layout, HostsFile: hostsFile}, Logger: a.logger(c).Named("supervisor"),
+				Network: network, Refresh: func() error { return network.RefreshResolvers(name) }, Logger: a.logger(c).Named("supervisor"),
 			})
 		},
 	}

@@ -85,7 +85,7 @@ func (cable) Attach(ctx context.Context, _ string, address registry.Address) err
 	}
 }
 
-func (cable) Detach(_ string, address registry.Address) error {
+func (cable) Detach(_ context.Context, _ string, address registry.Address) error {
 	if !linkExists(address.HostInterface) {
 		return nil
 	}
@@ -228,7 +228,7 @@ func (g *guest) remove() {
 		g.t.Errorf("cannot stop the container: %v", err)
 		// The engine under test may be what is broken.
 		group := g.group()
-		_ = errors.Join(group.Kill(ctx), group.Remove(ctx), cable{}.Detach("", g.record.Address), os.RemoveAll(g.layout.Runtime()))
+		_ = errors.Join(group.Kill(ctx), group.Remove(ctx), cable{}.Detach(ctx, "", g.record.Address), os.RemoveAll(g.layout.Runtime()))
 	}
 	for _, left := range g.leftovers() {
 		g.t.Errorf("left behind: %s", left)

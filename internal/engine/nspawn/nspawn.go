@@ -164,6 +164,9 @@ func PrepareRoot(root string, hostUsr bool) error {
 	if err := os.Mkdir(filepath.Join(root, "usr"), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("cannot prepare the root folder: %w", err)
 	}
+	if err := makeStoreFolder(root); err != nil {
+		return fmt.Errorf("cannot prepare the root folder: %w", err)
+	}
 	if !hostUsr {
 		return nil
 	}
@@ -177,6 +180,23 @@ func PrepareRoot(root string, hostUsr bool) error {
 		}
 		if err := os.Symlink(target, filepath.Join(root, link)); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("cannot prepare the root folder: %w", err)
+		}
+	}
+	return nil
+}
+
+// makeStoreFolder makes the place for the store: nspawn would leave /nix to an
+// unmapped user. os.Root keeps a link of the guest from leading elsewhere.
+func makeStoreFolder(root string) error {
+	inside, err := os.OpenRoot(root)
+	if err != nil {
+		return err
+	}
+	defer inside.Close()
+	for _, folder := range []string{"nix", "nix/store"} {
+		// Whatever the guest made of it: nspawn says what does not work.
+		if err := inside.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
 	return nil

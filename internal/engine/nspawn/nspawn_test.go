@@ -208,8 +208,24 @@ func TestPrepareRoot(t *testing.T) {
 	if err := PrepareRoot(bare, false); err != nil {
 		t.Fatal(err)
 	}
-	if entries, _ := os.ReadDir(bare); len(entries) != 1 || entries[0].Name() != "usr" {
+	if entries, _ := os.ReadDir(bare); len(entries) != 2 || entries[0].Name() != "nix" || entries[1].Name() != "usr" {
 		t.Errorf("a root without the host's usr holds %v", entries)
+	}
+	if info, err := os.Stat(filepath.Join(bare, "nix/store")); err != nil || !info.IsDir() {
+		t.Errorf("no place for the store: %v", err)
+	}
+	trap := filepath.Join(t.TempDir(), "root")
+	if err := os.MkdirAll(trap, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(outside, filepath.Join(trap, "nix")); err != nil {
+		t.Fatal(err)
+	}
+	if err := PrepareRoot(trap, false); err == nil {
+		t.Error("a link at /nix that leaves the root was accepted")
+	}
+	if entries, _ := os.ReadDir(outside); len(entries) > 0 {
+		t.Errorf("a link of the guest was followed: %v", entries)
 	}
 }
 

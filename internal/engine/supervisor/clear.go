@@ -96,7 +96,7 @@ func Clear(ctx context.Context, layout registry.Layout, name string, address reg
 		removeIfThere(consolePipe(layout, name)),
 	}
 	if address.HostInterface != "" {
-		problems = append(problems, network.Detach(name, address))
+		problems = append(problems, network.Detach(ctx, name, address))
 	}
 	return errors.Join(append(problems, removeRecord(layout, name))...)
 }

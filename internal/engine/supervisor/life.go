@@ -49,7 +49,7 @@ func (s *supervisor) start(ctx context.Context) (*life, error) {
 		return nil, err
 	}
 	// The interface of an earlier life may still be there for a moment.
-	if err := s.Network.Detach(s.Name, container.Address); err != nil {
+	if err := s.Network.Detach(ctx, s.Name, container.Address); err != nil {
 		return nil, err
 	}
 	if err := raiseKernelLimits("/proc/sys"); err != nil {

@@ -29,7 +29,7 @@ type Network interface {
 	Attach(ctx context.Context, name string, address registry.Address) error
 	// Detach takes back what Attach did, and removes the interface where it is
 	// still there. Nothing to take back is no error.
-	Detach(name string, address registry.Address) error
+	Detach(ctx context.Context, name string, address registry.Address) error
 }
 
 // DefaultStopTimeout is how long a guest may take to power off when the
@@ -49,6 +49,11 @@ type Options struct {
 	Logger  hclog.Logger
 	// Nspawn is the program to run in place of the one on PATH.
 	Nspawn string
+	// Refresh brings up to date what the guest is told about the host, such as
+	// the resolvers. It is called every RefreshEvery (ten seconds if that is
+	// zero) while the guest runs, and must be cheap; may be nil.
+	Refresh      func() error
+	RefreshEvery time.Duration
 	// StopTimeout replaces DefaultStopTimeout.
 	StopTimeout time.Duration
 	// LogMegabytes replaces the size at which the console log is rotated,
@@ -157,6 +162,9 @@ func (s *supervisor) run(ctx context.Context) error {
 	}
 	defer s.notify.Close()
 
+	refreshing, endRefresh := context.WithCancel(ctx)
+	defer endRefresh()
+	go s.refresh(refreshing)
 	var life *life
 	if old != nil && old.Status == engine.Running && old.Nspawn.Alive() && old.Leader.Alive() {
 		s.record = *old
@@ -180,6 +188,31 @@ func (s *supervisor) run(ctx context.Context) error {
 		life, err = s.start(ctx)
 	}
 	return err
+}
+
+// refreshEvery is how soon a guest learns what changed on the host.
+const refreshEvery = 10 * time.Second
+
+func (s *supervisor) refresh(ctx context.Context) {
+	if s.Refresh == nil {
+		return
+	}
+	every := s.RefreshEvery
+	if every == 0 {
+		every = refreshEvery
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := s.Refresh(); err != nil {
+				s.Logger.Warn("cannot refresh what the guest knows of the host", "error", err)
+			}
+		}
+	}
 }
 
 // A guest that reboots again and again right after its start gets a pause, so
@@ -212,7 +245,7 @@ func (s *supervisor) pause(quick int) int {
 func (s *supervisor) end(ctx context.Context, failure error) error {
 	problems := []error{s.clearProcesses(ctx), s.removeGroup(ctx), removeIfThere(consolePipe(s.Layout, s.Name))}
 	if s.address.HostInterface != "" {
-		problems = append(problems, s.Network.Detach(s.Name, s.address))
+		problems = append(problems, s.Network.Detach(ctx, s.Name, s.address))
 	}
 	if failure == nil {
 		return errors.Join(append(problems, removeRecord(s.Layout, s.Name))...)

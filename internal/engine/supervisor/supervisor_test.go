@@ -140,7 +140,7 @@ func (c *cable) Attach(ctx context.Context, name string, address registry.Addres
 	return nil
 }
 
-func (c *cable) Detach(name string, address registry.Address) error {
+func (c *cable) Detach(_ context.Context, name string, address registry.Address) error {
 	c.note("detach " + name + " " + address.HostInterface)
 	return nil
 }
@@ -702,5 +702,26 @@ func TestRaiseKernelLimits(t *testing.T) {
 	write("fs/inotify/max_user_watches", "many")
 	if err := raiseKernelLimits(sysctls); err == nil {
 		t.Error("nonsense was taken for a limit")
+	}
+}
+
+func TestRefreshGoesOnAfterAnError(t *testing.T) {
+	r := newRun(t, "is normal")
+	refreshed := make(chan struct{}, 100)
+	r.options.RefreshEvery = time.Millisecond
+	r.options.Refresh = func() error {
+		select {
+		case refreshed <- struct{}{}:
+		default:
+		}
+		return errors.New("the host has no resolvers")
+	}
+	r.start()
+	for range 3 {
+		select {
+		case <-refreshed:
+		case <-time.After(20 * time.Second):
+			t.Fatal("it was not refreshed")
+		}
 	}
 }
