@@ -127,10 +127,10 @@ func unknownCommand(c *cli.Context) error {
 // explainFlag says what is wrong with a flag, as people write flags.
 func explainFlag(c *cli.Context, err error, isSubcommand bool) error {
 	var command string
-	known, of := c.App.VisibleFlags(), "devhost"
+	known, unknown := c.App.VisibleFlags(), "there is no option "
 	if isSubcommand {
 		command, known = c.Command.Name, c.Command.VisibleFlags()
-		of += " " + command
+		unknown = command + " has no option "
 	}
 	text := err.Error()
 	if flag, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
@@ -138,12 +138,12 @@ func explainFlag(c *cli.Context, err error, isSubcommand bool) error {
 		for _, flag := range known {
 			names = append(names, flag.Names()...)
 		}
-		text = fmt.Sprintf("%s has no option %s", of, withDashes(flag))
+		text = unknown + withDashes(flag)
 		if meant := closest(flag, names); meant != "" {
 			text += fmt.Sprintf("; did you mean %s?", withDashes(meant))
 		}
 	} else if flag, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
-		text = fmt.Sprintf("the option %s of %s needs a value", withDashes(flag), of)
+		text = fmt.Sprintf("the option %s needs a value", withDashes(flag))
 	} else if start, rest, ok := strings.Cut(text, " for flag -"); ok {
 		flag, reason, _ := strings.Cut(rest, ": ")
 		text = fmt.Sprintf("%s for %s: %s", start, withDashes(flag), reason)

@@ -3,29 +3,71 @@ package devhost
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"devhost/internal/execx"
 )
 
-// console prints the end of a log file, and follows it across rotations.
+// console prints the end of a log file, and follows it across rotations. What
+// it holds is the guest's word: on a terminal, only text and colours of it are
+// shown.
 func (a *app) console(c *cli.Context, path string) error {
+	var out io.Writer = a.streams.Out
+	if isTerminal(a.streams.Out) {
+		lines := &execx.LineWriter{Line: func(line string) { fmt.Fprintln(a.streams.Out, harmless(line)) }}
+		defer lines.Close()
+		out = lines
+	}
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) && !c.Bool("follow") {
 		return nil
 	}
 	if err == nil {
-		if err := copyLastLines(a.streams.Out, file, c.Int("lines")); err != nil {
+		if err := copyLastLines(out, file, c.Int("lines")); err != nil {
 			return err
 		}
 	}
 	if !c.Bool("follow") {
 		return file.Close()
 	}
-	return follow(c.Context, a.streams.Out, file, path)
+	return follow(c.Context, out, file, path)
+}
+
+// escapes are the control sequences of ECMA-48: CSI ones, strings (OSC and the
+// like) up to their end, and other escapes.
+var escapes = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b[\\]PX^_][^\x07\x1b]*(\x07|\x1b\\\\)?|\x1b.?")
+
+// colours is a CSI sequence that only changes how text looks.
+var colours = regexp.MustCompile("^\x1b\\[[0-9;]*m$")
+
+// harmless removes from a line what could do something to a terminal.
+func harmless(line string) string {
+	var kept strings.Builder
+	text := func(text string) {
+		for _, r := range text {
+			if r == '\t' || (r >= ' ' && (r < 0x7f || r >= 0xa0)) {
+				kept.WriteRune(r)
+			}
+		}
+	}
+	end := 0
+	for _, found := range escapes.FindAllStringIndex(line, -1) {
+		text(line[end:found[0]])
+		if sequence := line[found[0]:found[1]]; colours.MatchString(sequence) {
+			kept.WriteString(sequence)
+		}
+		end = found[1]
+	}
+	text(line[end:])
+	return kept.String()
 }
 
 // copyLastLines copies the last lines of a file, all of them for 0.

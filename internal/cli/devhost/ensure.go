@@ -186,6 +186,9 @@ func (a *app) printEnsured(c *cli.Context, result *container.EnsureResult, took 
 		fmt.Fprintf(a.streams.Err, "devhost: warning: %s\n", warning)
 	}
 	if c.Bool("json") {
+		if result.Warnings == nil {
+			result.Warnings = []string{}
+		}
 		if err := a.printJSON(result); err != nil {
 			return err
 		}

@@ -58,6 +58,9 @@ and the exit status are passed on. Options go before NAME.`,
 			if len(command) == 0 {
 				return &usageError{command: "exec", err: errors.New("give a command: devhost exec NAME -- COMMAND; for a shell: devhost shell NAME")}
 			}
+			if strings.HasPrefix(command[0], "-") {
+				return &usageError{command: "exec", err: fmt.Errorf("%s stands behind the container's name, where the command begins; options go before it: devhost exec %s %s COMMAND", command[0], command[0], name)}
+			}
 			for _, variable := range c.StringSlice("env") {
 				if key, _, ok := strings.Cut(variable, "="); !ok || key == "" {
 					return &usageError{command: "exec", err: fmt.Errorf("--env %q: give KEY=VALUE", variable)}

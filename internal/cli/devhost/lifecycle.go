@@ -232,7 +232,7 @@ func (a *app) ipCommand() *cli.Command {
 func (a *app) startCommand() *cli.Command {
 	return &cli.Command{
 		Name: "start", Usage: "start a container and wait until its sshd answers", ArgsUsage: "NAME",
-		Flags: []cli.Flag{&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: timeoutUsage}},
+		Flags: []cli.Flag{startTimeoutFlag()},
 		Action: func(c *cli.Context) error {
 			manager, record, err := a.registered(c)
 			if err != nil {
@@ -255,9 +255,24 @@ func (a *app) said(name string, changed bool, yes, no string, err error) error {
 	return nil
 }
 
+// startTimeoutFlag is how long a start may take.
+func startTimeoutFlag() cli.Flag {
+	return &cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: timeoutUsage, Action: atLeast("timeout", time.Second)}
+}
+
 // stopTimeoutFlag is how long a guest may take to power off.
 func stopTimeoutFlag(name string) cli.Flag {
-	return &cli.DurationFlag{Name: name, Value: 30 * time.Second, Usage: "how long the guest may take to power off before it is killed (`DURATION`)"}
+	return &cli.DurationFlag{Name: name, Value: 30 * time.Second, Usage: "how long the guest may take to power off before it is killed (`DURATION`)", Action: atLeast(name, 0)}
+}
+
+// atLeast checks the value of a flag.
+func atLeast(flag string, least time.Duration) func(*cli.Context, time.Duration) error {
+	return func(c *cli.Context, value time.Duration) error {
+		if value < least {
+			return &usageError{command: c.Command.Name, err: fmt.Errorf("--%s %s: give at least %s, such as 90s or 5m", flag, value, least)}
+		}
+		return nil
+	}
 }
 
 func (a *app) stopCommand() *cli.Command {
@@ -278,7 +293,7 @@ func (a *app) stopCommand() *cli.Command {
 func (a *app) restartCommand() *cli.Command {
 	return &cli.Command{
 		Name: "restart", Usage: "stop and start a container", ArgsUsage: "NAME",
-		Flags: []cli.Flag{&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: timeoutUsage}, stopTimeoutFlag("stop-timeout")},
+		Flags: []cli.Flag{startTimeoutFlag(), stopTimeoutFlag("stop-timeout")},
 		Action: func(c *cli.Context) error {
 			manager, record, err := a.registered(c)
 			if err != nil {
