@@ -73,8 +73,18 @@ func (r *Resolver) Resolve(ctx context.Context, reference Reference, options Res
 	switch reference.Kind {
 	case Folder:
 		fingerprint, err := Fingerprint(reference.Folder)
+		var tooLarge *TooLarge
+		if err != nil && (options.Caller.Self() || errors.As(err, &tooLarge)) {
+			return pin, folderError(reference, err)
+		}
 		if err != nil {
-			return pin, r.folderError(reference, err)
+			// What root saw is not for the caller to know: let them see for
+			// themselves.
+			_, callerErr := r.Nix.CopyFolder(ctx, options.Caller, reference.Folder)
+			if callerErr == nil {
+				callerErr = err
+			}
+			return pin, fetchError(reference, callerErr)
 		}
 		if old := options.Old; old != nil && old.Kind == string(Folder) && old.Reference == reference.Text && old.Fingerprint == fingerprint && rooted(options.GCRoot, old.StorePath) {
 			return *old, nil
@@ -103,7 +113,7 @@ func (r *Resolver) Resolve(ctx context.Context, reference Reference, options Res
 	}
 	tree, err := r.fetchAndKeep(ctx, options.GCRoot, fetch)
 	if err != nil {
-		return pin, r.fetchError(reference, err)
+		return pin, fetchError(reference, err)
 	}
 	if _, err := ShapeOf(tree.StorePath); err != nil {
 		return pin, &Error{Reference: reference.Text, Reason: err.Error(), Next: "name a folder, archive or repository of NixOS", Err: err}
@@ -153,7 +163,7 @@ func rooted(root, storePath string) bool {
 	return err == nil
 }
 
-func (r *Resolver) folderError(reference Reference, err error) error {
+func folderError(reference Reference, err error) error {
 	result := &Error{Reference: reference.Text, Err: err}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -173,6 +183,19 @@ func (r *Resolver) folderError(reference Reference, err error) error {
 	return result
 }
 
+// folderCause is what Nix said about a folder as an error of the system, or
+// nil.
+func folderCause(message string) error {
+	message = strings.ToLower(message)
+	switch {
+	case strings.Contains(message, "no such file or directory"), strings.Contains(message, "does not exist"):
+		return os.ErrNotExist
+	case strings.Contains(message, "not a directory"):
+		return syscall.ENOTDIR
+	}
+	return nil
+}
+
 // ambiguous refuses a registry name that could be meant as a folder.
 func ambiguous(reference Reference) error {
 	if !reference.bare {
@@ -188,10 +211,15 @@ func ambiguous(reference Reference) error {
 }
 
 // fetchError says in our words what Nix said about a source.
-func (r *Resolver) fetchError(reference Reference, err error) error {
+func fetchError(reference Reference, err error) error {
 	var failure *nix.FetchError
 	if !errors.As(err, &failure) {
 		return err
+	}
+	if reference.Kind == Folder {
+		if cause := folderCause(failure.Message); cause != nil {
+			return folderError(reference, cause)
+		}
 	}
 	result := &Error{Reference: reference.Text, Reason: failure.Message, Next: "check the reference and try again", Err: err}
 	message := strings.ToLower(failure.Message)

@@ -31,27 +31,22 @@ const hostUsrMarker = "host-usr"
 // provisionModule is the module's path within the provision, "" for none.
 // Everything else comes by the search path.
 func Expression(shape Shape, provisionModule string) string {
-	modules := []string{"<" + searchGuest + ">"}
-	if provisionModule != "" {
-		modules = append(modules, "<"+searchProvision+"/"+provisionModule+">")
-	}
+	guest, more := "<"+searchGuest+">", ""
 	if shape == ShapeFlyingCircus {
-		// As that platform's own build of development containers has it, but
-		// that the host name is not known here: it comes when the container
-		// starts. The priority lies below that of the platform's defaults and
-		// above that of whatever the provision says.
-		return `(import <nixpkgs/nixos> {
-  configuration = { lib, ... }: {
-    imports = [ <fc/nixos> <fc/nixos/roles> ` + strings.Join(modules, " ") + ` ];
-    flyingcircus.infrastructureModule = "container";
-    flyingcircus.enc = lib.mkOverride 890 { name = "container"; };
-    networking.hostName = lib.mkOverride 890 "";
-  };
-}).system`
+		guest = "<" + searchGuest + "/flyingcircus.nix>"
+		// The platform reads this from a file of the machine, with priority
+		// 900, and needs a name in it; the container's own comes with its
+		// start. The provision can still say something else.
+		more = `
+    flyingcircus.enc = lib.mkOverride 890 { name = "container"; };`
+	}
+	modules := guest
+	if provisionModule != "" {
+		modules += " <" + searchProvision + "/" + provisionModule + ">"
 	}
 	return `(import <nixpkgs/nixos> {
-  configuration = {
-    imports = [ ` + strings.Join(modules, " ") + ` ];
+  configuration = { lib, ... }: {
+    imports = [ ` + modules + ` ];` + more + `
   };
 }).system`
 }
@@ -147,7 +142,8 @@ func BuildSystem(ctx context.Context, client *nix.Client, request SystemRequest)
 	if err != nil {
 		return System{}, err
 	}
-	defer evaluation.Close()
+	// A folder below /tmp that is left behind harms nobody.
+	defer func() { _ = evaluation.Close() }()
 	request.Reporter.Phase(progress.Build)
 	options := nix.BuildOptions{GCRoot: request.GCRoot, Log: request.BuildLog, Progress: ReportBuild(request.Reporter)}
 	if hostUsr {
@@ -184,7 +180,12 @@ func pathNames(request SystemRequest) []nix.PathName {
 	if name == "-" || name == "" {
 		name = "provision"
 	}
-	return []nix.PathName{{Path: request.ProvisionPath, Name: name}}
+	names := []nix.PathName{{Path: request.ProvisionPath, Name: name}}
+	if strings.HasSuffix(name, ".nix") {
+		// A single file: it is the module itself.
+		names = append([]nix.PathName{{Path: request.ProvisionPath + "/" + request.ProvisionModule, Name: name}}, names...)
+	}
+	return names
 }
 
 // ReportBuild passes the events of a build or download on to a Reporter.

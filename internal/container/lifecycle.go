@@ -156,11 +156,12 @@ func (m *Manager) remove(ctx context.Context, name string) error {
 	}
 	problems := []error{
 		m.Profiles.DeleteProfile(m.Registry.Profile(name)),
+		os.RemoveAll(m.Registry.ProfileFolder(name)),
 		RemoveFolder(m.gcRoots(name)),
 		os.Remove(m.Registry.Record(name)),
 	}
-	if errors.Is(problems[2], fs.ErrNotExist) {
-		problems[2] = nil
+	if errors.Is(problems[3], fs.ErrNotExist) {
+		problems[3] = nil
 	}
 	problems = append(problems, m.publish(ctx))
 	if err := errors.Join(problems...); err != nil {
@@ -185,7 +186,7 @@ func (m *Manager) removeLastTraces(ctx context.Context) error {
 	if err != nil || len(left) > 0 {
 		return err
 	}
-	for _, folder := range []string{m.Registry.GCRoots(), filepath.Dir(m.Registry.Profile("x"))} {
+	for _, folder := range []string{m.Registry.GCRoots(), m.Registry.Profiles()} {
 		if err := os.Remove(folder); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
 			return err
 		}

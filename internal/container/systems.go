@@ -80,10 +80,25 @@ func (s *NixSystems) Resolve(ctx context.Context, reference string, caller perso
 			return registry.Pin{}, err
 		}
 	}
+	work := ""
+	if parsed.Kind == channel.Folder {
+		work = workTree(parsed.Folder)
+		if old == nil {
+			old = s.recallPin(ctx, caller, parsed, root)
+		}
+	}
 	resolver := channel.Resolver{Nix: s.Client, Logger: s.Client.Logger}
-	return resolver.Resolve(ctx, parsed, channel.ResolveOptions{
+	pin, err := resolver.Resolve(ctx, parsed, channel.ResolveOptions{
 		Caller: asCaller(caller), Old: old, GCRoot: root, Progress: channel.ReportBuild(s.Reporter),
 	})
+	if err != nil || (old != nil && pin == *old) {
+		return pin, err
+	}
+	// It only saves time: the container can be made without it.
+	if err := s.pins().remember(caller, parsed, work, pin); err != nil {
+		s.Reporter.Warn(fmt.Sprintf("cannot remember the channel for the next container: %v", err))
+	}
+	return pin, nil
 }
 
 // keepSource makes a gc root of an earlier source, so that it can be used

@@ -42,6 +42,12 @@ func PublishHosts(ctx context.Context, path, instance string, entries []HostEntr
 	if !instanceID.MatchString(instance) {
 		return fmt.Errorf("instance id %q is not 4 to 12 lower-case hexadecimal digits", instance)
 	}
+	for _, entry := range entries {
+		// A name that is none would be lines of its maker's choice.
+		if entry.Name == "" || strings.ContainsAny(entry.Name, "# \t\r\n") {
+			return fmt.Errorf("cannot publish %q in %s: it is not a host name", entry.Name, path)
+		}
+	}
 	target, err := filepath.EvalSymlinks(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		target = path

@@ -192,6 +192,14 @@ func TestPublishHosts(t *testing.T) {
 		}
 		checkContent(t, path, "127.0.0.1 localhost\n")
 	})
+	for _, name := range []string{"", "a b", "a\n127.0.0.1 example.org", "a#b"} {
+		t.Run("bad name "+name, func(t *testing.T) {
+			if err := PublishHosts(t.Context(), path, hostsInstance, []HostEntry{{Name: name, IPv4: demo.IPv4}}); err == nil {
+				t.Error("accepted")
+			}
+			checkContent(t, path, "127.0.0.1 localhost\n")
+		})
+	}
 	t.Run("bad instance", func(t *testing.T) {
 		if err := PublishHosts(t.Context(), path, "x\ny", []HostEntry{demo}); err == nil {
 			t.Error("accepted")

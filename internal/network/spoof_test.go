@@ -280,3 +280,63 @@ func (ns *namespace) icmp6(source, target string, message []byte) {
 		ns.must(err)
 	})
 }
+
+// TestPortsAreIsolated: a container that knows its neighbour's MAC address and
+// sends straight to it, past the host's routing.
+func TestPortsAreIsolated(t *testing.T) {
+	l := newLab(t)
+	l.ensure()
+	a, b := l.container("a"), l.container("b")
+	// What is left without the rules for routed packets is the isolation.
+	l.dropTable(nftables.TableFamilyINet)
+	link := a.link(guestInterface)
+	a.do(func() {
+		a.must(netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(netip.PrefixFrom(b.IPv4, 32)), Scope: netlink.SCOPE_LINK}))
+		a.must(netlink.NeighSet(neighbour(link, b.IPv4, b.Addresses)))
+	})
+	var service *net.UDPConn
+	b.do(func() {
+		var err error
+		if service, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(b.IPv4, 0))); err != nil {
+			t.Fatal(err)
+		}
+	})
+	defer func() { b.must(service.Close()) }()
+	heard := func(mustWork bool) bool {
+		connection, err := a.dial("udp", "", service.LocalAddr().String(), attempt)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer connection.Close()
+		if _, err := connection.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		_ = service.SetReadDeadline(deadline(mustWork))
+		_, _, err = service.ReadFromUDP(make([]byte, 8))
+		return err == nil
+	}
+	if heard(false) {
+		t.Error("a frame passes from one container to another")
+	}
+	isolate := func(isolated bool) {
+		for _, guest := range []*guest{a, b} {
+			port := l.host.link(guest.HostInterface)
+			l.do(func() error { return netlink.LinkSetIsolated(port, isolated) })
+		}
+	}
+	isolate(false)
+	if !heard(true) {
+		t.Error("control: it does not pass between ports that are not isolated either")
+	}
+	// Attach repairs a port, and leaves one alone that is right.
+	for range 2 {
+		for _, guest := range []*guest{a, b} {
+			l.do(func() error { return l.network.Attach(t.Context(), guest.Addresses) })
+		}
+	}
+	if heard(false) {
+		t.Error("Attach does not isolate a port again")
+	}
+	l.ensure()
+	l.host.mustReach("host to container", a.serve(a.IPv4.String()))
+}

@@ -59,7 +59,9 @@ func (e *BuildError) Error() string {
 
 // LogCommand prints the failed builder's log.
 func (e *BuildError) LogCommand() string {
-	return execx.Quote([]string{"nix", "--extra-experimental-features", "nix-command", "log", e.DrvPath})
+	// Not `nix log`: that asks the binary caches first, and needs a feature
+	// turned on.
+	return execx.Quote([]string{"nix-store", "--read-log", e.DrvPath})
 }
 
 func (e *BuildError) Unwrap() error { return e.Err }
@@ -133,8 +135,9 @@ func buildFailure(ctx context.Context, err error, drvPath string, parser *logPar
 		for _, pattern := range failedBuilders {
 			if match := pattern.FindStringSubmatch(message); match != nil && CheckStorePath(match[1]) == nil {
 				result.DrvPath = match[1]
-				if strings.HasPrefix(match[2], "failed") {
-					result.Reason = match[2]
+				result.Reason = match[2]
+				if !strings.HasPrefix(match[2], "failed") {
+					result.Reason = reasonOf(message)
 				}
 				result.Lines = parser.tails[match[1]]
 				return result
@@ -143,10 +146,15 @@ func buildFailure(ctx context.Context, err error, drvPath string, parser *logPar
 	}
 	// No builder failed: it is Nix itself that says why.
 	if len(parser.messages) > 0 {
-		_, text, _ := strings.Cut(parser.messages[0], "error:")
-		result.Reason = "failed: " + strings.TrimSpace(text)
+		result.Reason = reasonOf(parser.messages[0])
 	} else {
 		result.Reason = "failed: nix-store " + failure.Reason()
 	}
 	return result
+}
+
+// reasonOf is a phrase of Nix' own message.
+func reasonOf(message string) string {
+	_, text, _ := strings.Cut(message, "error:")
+	return "failed: " + strings.TrimSpace(text)
 }

@@ -86,21 +86,21 @@ const sizeThreshold = 8 << 10
 // does: added, removed and changed versions, and sizes that differ by 8 KiB or
 // more. The result is sorted by name.
 func DiffClosures(before, after []PathInfo) []Change {
-	old, new := groupByPackage(before), groupByPackage(after)
+	first, second := groupByPackage(before), groupByPackage(after)
 	names := map[string]bool{}
-	for name := range old {
+	for name := range first {
 		names[name] = true
 	}
-	for name := range new {
+	for name := range second {
 		names[name] = true
 	}
 	var changes []Change
 	for name := range names {
 		change := Change{
 			Name:      name,
-			Before:    without(old[name].versions, new[name].versions),
-			After:     without(new[name].versions, old[name].versions),
-			SizeDelta: new[name].size - old[name].size,
+			Before:    without(first[name].versions, second[name].versions),
+			After:     without(second[name].versions, first[name].versions),
+			SizeDelta: second[name].size - first[name].size,
 		}
 		if len(change.Before) > 0 || len(change.After) > 0 || change.SizeDelta >= sizeThreshold || change.SizeDelta <= -sizeThreshold {
 			changes = append(changes, change)

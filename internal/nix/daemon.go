@@ -27,11 +27,12 @@ const DefaultSocket = "/nix/var/nix/daemon-socket/socket"
 // configFile is the host's own configuration of Nix.
 const configFile = "/etc/nix/nix.conf"
 
-// How long a daemon may take to answer after its start, and to end.
-const (
-	daemonStartTimeout = 20 * time.Second
-	daemonStopTimeout  = 10 * time.Second
-)
+// daemonStartTimeout is how long a daemon may take to answer.
+const daemonStartTimeout = 20 * time.Second
+
+// daemonStopTimeout is how long a daemon may take to end before it is killed;
+// tests shorten it.
+var daemonStopTimeout = 10 * time.Second
 
 // DaemonDown says that no daemon answers and none could be started.
 type DaemonDown struct {
@@ -128,11 +129,10 @@ func groupMembers(data []byte, group string) (members int, found bool) {
 // missing file has no settings.
 func readConfig(path string, readFile func(string) ([]byte, error)) (map[string]string, error) {
 	settings := map[string]string{}
-	err := readConfigInto(settings, path, readFile, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
+	if _, err := readFile(path); errors.Is(err, fs.ErrNotExist) {
+		return settings, nil
 	}
-	return settings, err
+	return settings, readConfigInto(settings, path, readFile, 0)
 }
 
 func readConfigInto(settings map[string]string, path string, readFile func(string) ([]byte, error), depth int) error {

@@ -86,7 +86,8 @@ func (c *Client) Evaluate(ctx context.Context, request EvalRequest) (*Evaluation
 	}
 	evaluation := &Evaluation{folder: folder}
 	if err := c.evaluate(ctx, request, uid, gid, evaluation); err != nil {
-		return nil, errors.Join(err, evaluation.Close())
+		_ = evaluation.Close()
+		return nil, err
 	}
 	return evaluation, nil
 }

@@ -2,6 +2,8 @@ package nix
 
 import (
 	"encoding/json"
+	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -31,7 +33,7 @@ type Event struct {
 	// Current is the build that runs, the one started last of several; "" if
 	// there is none.
 	Current string
-	// Built of ToBuild derivations are done.
+	// Built of ToBuild derivations have ended, well or not.
 	Built, ToBuild int
 	// Fetched of ToFetch bytes are downloaded.
 	Fetched, ToFetch int64
@@ -40,7 +42,6 @@ type Event struct {
 // The activity and result types of Nix' internal-json log, from logging.hh.
 const (
 	activityFileTransfer = 101
-	activityBuilds       = 104
 	activityBuild        = 105
 	activitySubstitute   = 108
 
@@ -88,7 +89,7 @@ type logParser struct {
 	plain func(string)
 
 	state    Event
-	builds   uint64
+	started  int
 	running  []runningBuild
 	tails    map[string][]string
 	transfer map[uint64][2]int64
@@ -129,8 +130,21 @@ func (p *logParser) Line(line string) {
 	}
 }
 
+// announcement is how Nix says how many builds there will be. The numbers of
+// its activity "builds" are no good: they start at 1, and in 2.34 one too many
+// are expected in the end.
+var announcement = regexp.MustCompile(`^(?:this derivation|these ([0-9]+) derivations) will be built:$`)
+
 func (p *logParser) message(level int, text string) {
 	p.log(text)
+	if match := announcement.FindStringSubmatch(text); match != nil {
+		count, err := strconv.Atoi(match[1])
+		if err != nil {
+			count = 1
+		}
+		p.state.ToBuild = max(p.state.ToBuild, count)
+		p.send(Counts, "", "")
+	}
 	if level == 0 && strings.Contains(text, "error:") {
 		p.messages = append(p.messages, text)
 	}
@@ -141,10 +155,10 @@ func (p *logParser) start(entry logLine) {
 		p.log(entry.Text)
 	}
 	switch entry.Type {
-	case activityBuilds:
-		p.builds = entry.ID
 	case activityBuild:
 		drv := entry.text(0)
+		p.started++
+		p.state.ToBuild = max(p.state.ToBuild, p.started)
 		p.running = append(p.running, runningBuild{entry.ID, drv})
 		p.send(BuildStarted, DerivationName(drv), "")
 	case activitySubstitute:
@@ -158,6 +172,7 @@ func (p *logParser) stop(id uint64) {
 	for i, build := range p.running {
 		if build.id == id {
 			p.running = append(p.running[:i:i], p.running[i+1:]...)
+			p.state.Built++
 			p.send(BuildEnded, DerivationName(build.drv), "")
 			return
 		}
@@ -174,21 +189,14 @@ func (p *logParser) result(entry logLine) {
 			}
 		}
 		line := printable(entry.text(0))
-		tail := append(p.tails[drv], line)
-		if len(tail) > keptBuilderLines {
-			tail = tail[1:]
+		p.tails[drv] = append(p.tails[drv], line)
+		if excess := len(p.tails[drv]) - keptBuilderLines; excess > 0 {
+			p.tails[drv] = p.tails[drv][excess:]
 		}
-		p.tails[drv] = tail
 		p.log(DerivationName(drv) + "> " + line)
 		p.send(BuilderOutput, DerivationName(drv), line)
 	case resultProgress:
-		if entry.ID == p.builds {
-			before := p.state
-			p.state.Built, p.state.ToBuild = int(entry.number(0)), int(entry.number(1))
-			if p.state != before {
-				p.send(Counts, "", "")
-			}
-		} else if _, ok := p.transfer[entry.ID]; ok {
+		if _, ok := p.transfer[entry.ID]; ok {
 			p.transfer[entry.ID] = [2]int64{entry.number(0), entry.number(1)}
 			p.countBytes()
 		}

@@ -123,7 +123,12 @@ func (c *Client) tree(ctx context.Context, path, revision string) (Tree, error) 
 // caches and settings, and returns standard output and what it said.
 func (c *Client) asCaller(ctx context.Context, caller Caller, name string, arguments []string, line func(string)) (output []byte, messages string, err error) {
 	command := c.command(name, arguments...)
-	command.Env = environment(orDefault(caller.Home, "/nonexistent"))
+	home, removeHome, err := homeFor(caller)
+	if err != nil {
+		return nil, "", err
+	}
+	defer removeHome()
+	command.Env = environment(home)
 	command.Timeout = fetchTimeout
 	kept := &outputTail{}
 	command.Stderr = kept
@@ -133,6 +138,16 @@ func (c *Client) asCaller(ctx context.Context, caller Caller, name string, argum
 	caller.Apply(&command)
 	output, err = c.Runner.Output(ctx, command)
 	return output, kept.String(), err
+}
+
+// homeFor is the caller's home folder, or a temporary one for those who have
+// none: Nix keeps its caches there.
+func homeFor(caller Caller) (home string, remove func(), err error) {
+	if info, err := os.Stat(caller.Home); err == nil && info.IsDir() {
+		return caller.Home, func() {}, nil
+	}
+	folder, err := privateFolder(caller.UID, caller.GID)
+	return folder, func() { _ = os.RemoveAll(folder) }, err
 }
 
 func fetchFailure(ctx context.Context, err error, messages string) error {

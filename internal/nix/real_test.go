@@ -2,6 +2,7 @@ package nix_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -278,11 +279,11 @@ func TestBuild(t *testing.T) {
 		if len(failure.Lines) == 0 || failure.Lines[len(failure.Lines)-1] != "the reason" {
 			t.Errorf("last lines: %q", failure.Lines)
 		}
-		if !strings.Contains(err.Error(), "nix --extra-experimental-features nix-command log "+failure.DrvPath) {
+		if !strings.Contains(err.Error(), "nix-store --read-log "+failure.DrvPath) {
 			t.Errorf("no log command in:\n%s", err)
 		}
 		output, err := client.Runner.Output(context.Background(), execx.Command{
-			Name: "nix", Args: []string{"--extra-experimental-features", "nix-command", "log", failure.DrvPath}, Env: append(os.Environ(), "NIX_REMOTE=daemon"),
+			Name: "nix-store", Args: []string{"--read-log", failure.DrvPath}, Env: []string{"PATH=" + os.Getenv("PATH"), "NIX_REMOTE=daemon"},
 		})
 		if err != nil || !strings.Contains(string(output), "line 0\n") {
 			t.Errorf("the log command does not work: %v\n%s", err, output)
@@ -362,6 +363,38 @@ func TestBuilderCannotChangeTheHost(t *testing.T) {
 		if fields[0] == "0" || len(fields) > 1 && fields[1] == "0" {
 			t.Errorf("the builder ran as root: %q", data)
 		}
+	}
+}
+
+func TestBuilderCannotReadTheHost(t *testing.T) {
+	client := nixtest.Client(t)
+	folder := nixtest.PublicDir(t)
+	content := unique() + "\n"
+	nixtest.Write(t, folder+"/secret", content)
+	read := shell("test-read", "read x < "+folder+"/secret && echo \"$x\" > $out")
+	for name, expression := range map[string]string{
+		"a builder":      read,
+		"without chroot": strings.Replace(read, "name =", "__noChroot = true; name =", 1),
+		"fetchurl":       fmt.Sprintf(`import <nix/fetchurl.nix> { url = "file://%s/secret"; name = "test-fetched"; sha256 = "%x"; }`, folder, sha256.Sum256([]byte(content))),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := build(t, client, expression, nil)
+			var failure *nix.BuildError
+			if !errors.As(err, &failure) {
+				t.Errorf("the builder read a file of the host: %v", err)
+			}
+		})
+	}
+	// With the folder in the sandbox the same builder reads it.
+	evaluation, err := evaluate(t, client, nix.EvalRequest{Expression: read})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.Build(context.Background(), evaluation.DrvPath, nix.BuildOptions{
+		SandboxPaths: append(nix.HostSandboxPaths(), folder), GCRoot: filepath.Join(t.TempDir(), "root"),
+	})
+	if err != nil {
+		t.Errorf("control: %v", err)
 	}
 }
 

@@ -91,8 +91,10 @@ func (p Person) Do(action func() error) error {
 	return <-result
 }
 
-// become changes the rights of this thread for file accesses: setfsuid(2)
-// also drops the capabilities that override permissions.
+// become changes the rights of this thread for file accesses. setfsuid(2) drops
+// the capabilities that override permissions, and no others: with
+// CAP_SYS_PTRACE, say, files of other mount namespaces could be read below
+// /proc/PID/root. So all are dropped.
 func (p Person) become() error {
 	groups := p.Groups
 	if len(groups) == 0 {
@@ -112,7 +114,7 @@ func (p Person) become() error {
 	if err != nil || uid != int(p.UID) {
 		return errors.Join(fmt.Errorf("setfsuid %d", p.UID), err)
 	}
-	return nil
+	return dropThreadCapabilities()
 }
 
 // ReadFile reads a regular file of at most limit bytes.

@@ -92,3 +92,16 @@ func TestLookup(t *testing.T) {
 		t.Errorf("Lookup of a uid without login = %+v, %v", unknown, err)
 	}
 }
+
+// TestOtherMountNamespaces: root of a process in another mount namespace can
+// be reached below /proc by who may trace it, and by nobody else.
+func TestOtherMountNamespaces(t *testing.T) {
+	person := nobody(t)
+	path := "/proc/1/root/etc/hostname"
+	if _, err := os.ReadFile(path); err != nil {
+		t.Skipf("root itself cannot read it: %v", err)
+	}
+	if _, err := person.ReadFile(path, 1<<16); err == nil {
+		t.Error("a person without rights read a file by way of another process' root")
+	}
+}

@@ -34,7 +34,7 @@ func (p *plain) Phase(phase Phase) {
 	p.phase = phase
 	p.mutex.Unlock()
 	if !repeated {
-		p.print("%s: %s", phase, describe[phase])
+		p.print("%s: %s", phase, phase.description())
 	}
 }
 

@@ -29,7 +29,6 @@ const (
 	Remove   Phase = "remove"
 )
 
-// describe says what goes on in a phase.
 var describe = map[Phase]string{
 	Resolve:  "resolving the channel",
 	Copy:     "copying the provision to the store",
@@ -41,6 +40,15 @@ var describe = map[Phase]string{
 	Services: "waiting for its services",
 	Stop:     "stopping the container",
 	Remove:   "removing the container",
+}
+
+// description says what goes on in a phase. Callers may have phases of their
+// own, which say it by their name.
+func (p Phase) description() string {
+	if text, ok := describe[p]; ok {
+		return text
+	}
+	return string(p) + " ..."
 }
 
 // BuildStatus is how far a build is.

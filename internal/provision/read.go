@@ -133,7 +133,7 @@ func (t *Tree) readPath(ctx context.Context, source Source) error {
 	if err != nil {
 		return &Unreadable{Path: source.Path, Err: cause(err)}
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }() // it was only read
 	return t.readFolder(root, ".", source.Path)
 }
 
@@ -350,6 +350,11 @@ func tarError(err error) error {
 	var refused *Refused
 	if errors.As(err, &refused) {
 		return refused
+	}
+	var failed *execx.Error
+	if errors.As(err, &failed) {
+		// The program that makes the archive failed: that is for pipe to say.
+		return err
 	}
 	return badArchive(err)
 }

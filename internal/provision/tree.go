@@ -160,6 +160,10 @@ func checkName(name string) error {
 		return &Refused{Member: name, Reason: "has a name with control characters or that is not UTF-8", Next: "rename it"}
 	}
 	for _, part := range strings.Split(name, "/") {
+		if strings.HasPrefix(part, "..") {
+			// go-nix takes such a name for the way up when it hashes.
+			return &Refused{Member: name, Reason: "has a name that starts with two dots", Next: "rename it"}
+		}
 		if len(part) > longestName {
 			return &Refused{Member: name, Reason: fmt.Sprintf("has a name of more than %d bytes", longestName), Next: "rename it"}
 		}
@@ -302,10 +306,10 @@ func (t *Tree) Write(dir string) (err error) {
 	}()
 	for _, name := range t.names() {
 		member, file := t.entries[name], filepath.Join(fresh, name)
-		switch {
-		case member.mode == fs.ModeDir:
+		switch member.mode {
+		case fs.ModeDir:
 			err = errors.Join(os.Mkdir(file, 0o755), os.Chmod(file, 0o755))
-		case member.mode == fs.ModeSymlink:
+		case fs.ModeSymlink:
 			err = os.Symlink(member.target, file)
 		default:
 			mode := fs.FileMode(0o644)

@@ -97,6 +97,9 @@ func (l Layout) NetworkLock() string { return filepath.Join(l.State, "locks", ".
 // Systems remembers which system came of which inputs.
 func (l Layout) Systems() string { return filepath.Join(l.State, "systems") }
 
+// Pins remembers what channels in folders resolved to.
+func (l Layout) Pins() string { return filepath.Join(l.State, "pins") }
+
 // Daemon holds the record of a Nix daemon that devhost started.
 func (l Layout) Daemon() string { return filepath.Join(l.State, "nix-daemon") }
 
@@ -109,13 +112,21 @@ func (l Layout) Runtime() string { return filepath.Join("/run/devhost-host", l.I
 // RuntimeRecord is the supervisor's record of a running container.
 func (l Layout) RuntimeRecord(name string) string { return filepath.Join(l.Runtime(), name+".json") }
 
-// Profile is the Nix profile whose generations are the container's systems.
-func (l Layout) Profile(name string) string {
+// Profiles holds the Nix profiles of this instance, one folder a container.
+func (l Layout) Profiles() string {
 	if l.State == DefaultStateDir {
-		return filepath.Join("/nix/var/nix/profiles/devhost", name)
+		return "/nix/var/nix/profiles/devhost"
 	}
-	return filepath.Join("/nix/var/nix/profiles/devhost-"+l.Instance(), name)
+	return "/nix/var/nix/profiles/devhost-" + l.Instance()
 }
+
+// ProfileFolder is the folder of one container's profile: generations are
+// links beside the profile, and those of "demo" could be named as another
+// container, "demo-1-link".
+func (l Layout) ProfileFolder(name string) string { return filepath.Join(l.Profiles(), name) }
+
+// Profile is the Nix profile whose generations are the container's systems.
+func (l Layout) Profile(name string) string { return filepath.Join(l.ProfileFolder(name), "system") }
 
 // GCRoots holds this instance's garbage collector roots.
 func (l Layout) GCRoots() string {

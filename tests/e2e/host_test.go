@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	cli "devhost/internal/cli/devhost"
+	"devhost/internal/engine/enter"
 	"devhost/internal/execx"
 	"devhost/internal/nix"
 	"devhost/internal/registry"
@@ -25,19 +27,51 @@ import (
 // program is the devhost binary under test.
 var program string
 
-// killAtVariable makes this test binary behave as devhost and kill itself with
-// SIGKILL when a change reaches the step that it names.
-const killAtVariable = "DEVHOST_TEST_KILL_AT"
+// killAtVariable and interruptAtVariable make this test binary, where it
+// behaves as devhost, send itself SIGKILL or SIGINT when a change reaches the
+// step that they name. atCommand makes the command that does so.
+const (
+	killAtVariable      = "DEVHOST_TEST_KILL_AT"
+	interruptAtVariable = "DEVHOST_TEST_INTERRUPT_AT"
+)
 
 func TestMain(m *testing.M) {
-	if step := os.Getenv(killAtVariable); step != "" || (len(os.Args) > 1 && os.Args[1] == "internal-session") {
-		os.Exit(cli.Main(context.Background(), os.Args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, cli.OnStep(func(reached string) {
-			if reached == step {
-				_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			}
-		})))
+	// devhost starts itself as a supervisor and as a session in a container.
+	if len(os.Args) > 1 && (os.Args[1] == "--state-dir" || os.Args[1] == enter.SessionArgument) {
+		os.Exit(runDevhost())
 	}
 	os.Exit(runTests(m))
+}
+
+// runDevhost is the main function of cmd/devhost, with a hook at every step.
+func runDevhost() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	hook := cli.OnStep(func(reached string) {
+		switch reached {
+		case os.Getenv(killAtVariable):
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		case os.Getenv(interruptAtVariable):
+			_ = syscall.Kill(os.Getpid(), syscall.SIGINT)
+			// The signal arrives in another goroutine.
+			<-ctx.Done()
+		}
+	})
+	return cli.Main(ctx, os.Args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, hook)
+}
+
+// atCommand is a devhost command that gets a signal at a step: variable is
+// killAtVariable or interruptAtVariable.
+func (h *host) atCommand(variable, step string, args ...string) *exec.Cmd {
+	h.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	command := h.command(args...)
+	command.Path, command.Args[0] = self, self
+	command.Env = append(command.Env, variable+"="+step)
+	return command
 }
 
 func runTests(m *testing.M) int {
@@ -126,7 +160,7 @@ func (h *host) checkNothingLeft() {
 		h.t.Errorf("nftables tables are left:\n%s", output)
 	}
 	for _, pattern := range []string{
-		h.layout.Runtime(), h.layout.GCRoots(), filepath.Dir(h.layout.Profile("x")),
+		h.layout.Runtime(), h.layout.GCRoots(), h.layout.Profiles(),
 		"/sys/fs/cgroup/*/devhost-" + instance, "/sys/fs/cgroup/devhost-" + instance,
 		"/run/systemd/nspawn/*/*" + instance + "*",
 	} {
@@ -157,6 +191,13 @@ func (h *host) command(args ...string) *exec.Cmd {
 	return command
 }
 
+// with is the same host in a subtest.
+func (h *host) with(t *testing.T) *host {
+	inside := *h
+	inside.t = t
+	return &inside
+}
+
 // run runs devhost to its end.
 func (h *host) run(args ...string) result { return h.finish(h.command(args...)) }
 
@@ -164,8 +205,20 @@ func (h *host) finish(command *exec.Cmd) result {
 	h.t.Helper()
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
+	// Far more than anything takes: a command that hangs fails its test, and
+	// not all of them.
+	const limit = 3 * time.Minute
 	began := time.Now()
-	err := command.Run()
+	if err := command.Start(); err != nil {
+		h.t.Fatalf("cannot run %v: %v", command.Args, err)
+	}
+	overdue := time.AfterFunc(limit, func() {
+		h.t.Errorf("%v did not end within %s", command.Args, limit)
+		_ = command.Process.Kill()
+	})
+	defer overdue.Stop()
+	command.WaitDelay = 10 * time.Second
+	err := command.Wait()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		h.t.Fatalf("cannot run %v: %v", command.Args, err)

@@ -22,7 +22,7 @@ func Client(t testing.TB) *nix.Client {
 	if _, err := exec.LookPath("nix-store"); err != nil {
 		t.Skip("needs Nix: ", err)
 	}
-	connection, err := net.Dial("unix", nix.DefaultSocket)
+	connection, err := (&net.Dialer{}).DialContext(t.Context(), "unix", nix.DefaultSocket)
 	if err != nil {
 		t.Skip("needs a Nix daemon: ", err)
 	}
