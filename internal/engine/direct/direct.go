@@ -159,7 +159,7 @@ func (e *Engine) startSupervisor(ctx context.Context, name string) error {
 			return nil
 		}
 		// Its last steps are its own locks.
-		_ = <-ended
+		<-ended
 		return &engine.StartError{
 			Name: name, Reason: printable(report.Reason), LogPath: e.Layout.Log(name),
 			Tail: tail(e.Layout.Log(name), consoleBefore),
@@ -172,7 +172,7 @@ func (e *Engine) startSupervisor(ctx context.Context, name string) error {
 	case <-ended:
 	case <-time.After(killPatience):
 		_ = process.Signal(syscall.SIGKILL)
-		_ = <-ended
+		<-ended
 	}
 	if err := e.clear(context.WithoutCancel(ctx), name); err != nil {
 		return errors.Join(ctx.Err(), err)

@@ -222,7 +222,7 @@ func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, e
 		case end := <-current.ended:
 			if attached != nil {
 				current.detach()
-				_ = <-attached
+				<-attached
 			}
 			return s.conclude(current, end, failure)
 		case <-s.signals:
