@@ -44,6 +44,7 @@ func TestEnter(t *testing.T) {
 		{"ignored signals", testIgnoredSignals},
 		{"forwarded signals", testForwardedSignals},
 		{"end of the context", testCancelled},
+		{"killed while stopped", testKilledWhileStopped},
 		{"terminal", testTerminal},
 		{"size and raw mode", testPersonsTerminal},
 		{"login shell", testLoginShell},
@@ -425,6 +426,23 @@ func testCancelled(t *testing.T, g *guest) {
 	command.wantOutput("ready")
 	cancel()
 	command.wantStatus(6)
+}
+
+// testKilledWhileStopped is what happens to every command when its guest powers
+// off: systemd stops all processes before it kills them.
+func testKilledWhileStopped(t *testing.T, g *guest) {
+	command := g.begin(g.context(), enter.Options{Argv: []string{"bash", "-c", "echo pid $$; kill -STOP $$; echo continued"}})
+	command.wantOutput("\n")
+	pid := strings.Fields(command.output.String())[1]
+	state := func() string {
+		_, stdout, _ := g.execWith(enter.Options{Argv: []string{"ps", "-o", "stat=", "-p", pid}})
+		return stdout
+	}
+	eventually(t, "the command was stopped", func() bool { return strings.HasPrefix(state(), "T") })
+	if status, _, stderr := g.execWith(enter.Options{Argv: []string{"kill", "-KILL", pid}}); status != 0 {
+		t.Fatalf("kill: %s", stderr)
+	}
+	command.wantStatus(137)
 }
 
 func testTerminal(t *testing.T, g *guest) {

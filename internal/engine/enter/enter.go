@@ -261,7 +261,7 @@ func (v *visit) run(ctx context.Context) (int, error) {
 		_ = v.config.Close()
 		_ = nsenter.Signal(syscall.SIGKILL)
 	}
-	err = v.forward(ctx, command, signals, ended)
+	err = v.forward(ctx, nsenter, command, signals, ended)
 	v.streams.drain()
 	restore()
 	if refused == nil {
@@ -358,18 +358,29 @@ const (
 	longestMessage = 64 << 10
 	// handshakePatience is how long it may take to enter.
 	handshakePatience = 30 * time.Second
+	// wakeEvery is how often it is looked whether nsenter outlives its command.
+	wakeEvery = 100 * time.Millisecond
 	// killGrace is how long a command may take to end when it is asked to.
 	killGrace = 10 * time.Second
 )
 
 // forward waits for the end and passes signals on until then.
-func (v *visit) forward(ctx context.Context, command process.ID, signals *caught, ended <-chan error) error {
+func (v *visit) forward(ctx context.Context, nsenter execx.Process, command process.ID, signals *caught, ended <-chan error) error {
 	cancelled := ctx.Done()
+	wake := time.NewTicker(wakeEvery)
+	defer wake.Stop()
 	var kill <-chan time.Time
 	for {
 		select {
 		case err := <-ended:
 			return err
+		case <-wake.C:
+			// nsenter stops itself when its command is stopped, as a guest does
+			// with all processes before it powers off, and waits for somebody
+			// to continue it, also when the command has ended since.
+			if command.PID != 0 && !command.Alive() {
+				_ = nsenter.Signal(syscall.SIGCONT)
+			}
 		case signal := <-signals.forwarded:
 			_ = command.Signal(signal)
 		case <-signals.resized:
