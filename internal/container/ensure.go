@@ -51,6 +51,13 @@ type EnsureRequest struct {
 	LockTimeout time.Duration
 }
 
+// NoChannel says that a new container was asked for without a channel.
+type NoChannel struct{ Name string }
+
+func (n *NoChannel) Error() string {
+	return fmt.Sprintf("container %s does not exist yet, so say where its NixOS comes from: devhost ensure %[1]s --channel FOLDER|FLAKE|URL", n.Name)
+}
+
 // EnsureResult says what was done.
 type EnsureResult struct {
 	Container *registry.Container `json:"container"`
@@ -122,7 +129,7 @@ func (m *Manager) ensure(ctx context.Context, request EnsureRequest) (*EnsureRes
 	switch {
 	case errors.As(err, &missing):
 		if request.Channel == nil {
-			return nil, fmt.Errorf("container %s does not exist yet, so say where its NixOS comes from: devhost ensure %s --channel FOLDER|FLAKE|URL", request.Name, request.Name)
+			return nil, &NoChannel{Name: request.Name}
 		}
 		return m.create(ctx, request)
 	case err != nil:
@@ -177,7 +184,7 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 	}
 	if old == nil || request.UpdateChannel || reference != record.Pin.Reference {
 		m.Reporter.Phase(progress.Resolve)
-		oldPin := m.pinOfAnother(reference, request.Owner)
+		var oldPin *registry.Pin
 		if old != nil {
 			oldPin = &old.Pin
 		}
@@ -197,26 +204,6 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 	record.Enabled = true
 	m.applySettings(request, record)
 	return want, nil
-}
-
-// pinOfAnother is the newest pin that a container of the same person has of a
-// channel, nil for none: an unchanged folder is not read again for a second
-// container. What another person was allowed to read is not for this one.
-func (m *Manager) pinOfAnother(reference, owner string) *registry.Pin {
-	entries, err := m.Registry.List()
-	if err != nil {
-		return nil
-	}
-	var newest *registry.Pin
-	for _, entry := range entries {
-		if entry.Err != nil || entry.Container.Owner != owner || entry.Container.Pin.Reference != reference {
-			continue
-		}
-		if newest == nil || entry.Container.Pin.Time.After(newest.Time) {
-			newest = &entry.Container.Pin
-		}
-	}
-	return newest
 }
 
 func (m *Manager) resolveProvision(ctx context.Context, request EnsureRequest, want *wanted) error {
@@ -449,7 +436,7 @@ func (m *Manager) update(ctx context.Context, request EnsureRequest, old *regist
 			return nil, err
 		}
 	}
-	if want.record.Inputs == old.Inputs && isLink(m.Registry.Profile(old.Name)) {
+	if want.record.Inputs == old.Inputs && m.currentGeneration(old.Name) > 0 {
 		return m.refresh(ctx, request, old, want, state)
 	}
 	record := &want.record
@@ -486,6 +473,9 @@ func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *regis
 			}
 		}
 		if err := m.waitForSSHBriefly(ctx, record, request.Timeout); err != nil {
+			if now, ended := m.hasEnded(ctx, record.Name); ended {
+				return m.refresh(ctx, request, old, want, now)
+			}
 			return nil, err
 		}
 	}
@@ -497,6 +487,13 @@ func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *regis
 	// The name and the addresses are published as they were; the ingress
 	// reads the aliases from the record.
 	return result, m.deployed(ctx, record, result.Started || old.Environment != record.Environment)
+}
+
+// hasEnded tells whether a container that was running no longer is: somebody
+// powered it off or killed it, and this was noticed only now.
+func (m *Manager) hasEnded(ctx context.Context, name string) (engine.State, bool) {
+	state, err := m.Engine.State(name)
+	return state, err == nil && ctx.Err() == nil && (state.Status == engine.Stopped || state.Status == engine.Failed)
 }
 
 func (m *Manager) waitForSSHBriefly(ctx context.Context, record *registry.Container, timeout time.Duration) error {
@@ -584,9 +581,4 @@ func (m *Manager) changeSteps(ctx context.Context, change *change, request Ensur
 		return nil, err
 	}
 	return result, m.deployed(ctx, record, true)
-}
-
-func isLink(path string) bool {
-	info, err := os.Lstat(path)
-	return err == nil && info.Mode()&fs.ModeSymlink != 0
 }

@@ -36,7 +36,14 @@ func (m *Manager) Start(ctx context.Context, name string, timeout time.Duration)
 				return err
 			}
 		}
-		return m.startAndWait(ctx, record, timeout)
+		err = m.startAndWait(ctx, record, timeout)
+		if err != nil && !started {
+			if _, ended := m.hasEnded(ctx, name); ended {
+				started = true
+				err = m.startAndWait(ctx, record, timeout)
+			}
+		}
+		return err
 	})
 	return started, err
 }
@@ -120,8 +127,7 @@ func (m *Manager) Destroy(ctx context.Context, name string) error {
 				return &registry.NotRegistered{Name: name}
 			}
 			// A removal was killed in its last step.
-			m.removeStale(name)
-			return m.removeLastTraces(ctx)
+			return m.remove(ctx, name)
 		}
 		change := m.begin(name, registry.Destroy, nil)
 		if err := change.step(ctx, StepStop); errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {

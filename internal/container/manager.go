@@ -100,7 +100,7 @@ type Guest interface {
 	Run(ctx context.Context, name string, stdout, stderr io.Writer, argv ...string) (exitStatus int, err error)
 }
 
-// Manager carries out changes. All fields but OnStep are required.
+// Manager carries out changes. All exported fields but OnStep are required.
 type Manager struct {
 	Registry *registry.Registry
 	Engine   engine.Engine
@@ -114,6 +114,8 @@ type Manager struct {
 	Reporter progress.Reporter
 	// OnStep is called when a step is in the journal and before it is done.
 	OnStep func(step string)
+	// sshPort is the port of the guests' sshd, "" for 22.
+	sshPort string
 }
 
 // LockTimeout is how long a command waits for another one of the same
@@ -249,6 +251,10 @@ func (m *Manager) goBack(ctx context.Context, name string, entry *registry.Journ
 		}
 		previous = record
 	}
+	limited := false
+	if changed, err := m.Registry.Load(name); err == nil {
+		limited = changed.Limits != previous.Limits
+	}
 	var problems []error
 	if entry.PreviousGeneration > 0 && entry.PreviousGeneration != m.currentGeneration(name) {
 		_, err := m.Profiles.SwitchGeneration(ctx, m.Registry.Profile(name), entry.PreviousGeneration)
@@ -260,6 +266,11 @@ func (m *Manager) goBack(ctx context.Context, name string, entry *registry.Journ
 	}
 	state, err := m.Engine.State(name)
 	problems = append(problems, err)
+	if limiter, ok := m.Engine.(engine.Limiter); ok && limited && state.Status == engine.Running {
+		if err := limiter.SetLimits(ctx, name, previous.Limits); err != nil {
+			m.Reporter.Warn(fmt.Sprintf("the previous limits of container %s hold from its next start on: %v", name, err))
+		}
+	}
 	if entry.Switched && state.Status == engine.Running {
 		err := m.switchTo(ctx, name, previous.System)
 		var units *SwitchError

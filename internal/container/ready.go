@@ -3,6 +3,7 @@ package container
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,7 +23,7 @@ const sshPoll = 10 * time.Millisecond
 
 // waitForSSH waits until sshd greets on the container's address.
 func (m *Manager) waitForSSH(ctx context.Context, record *registry.Container) error {
-	address := net.JoinHostPort(record.Address.IPv4, "22")
+	address := net.JoinHostPort(record.Address.IPv4, cmp.Or(m.sshPort, "22"))
 	tick := time.NewTicker(sshPoll)
 	defer tick.Stop()
 	for {
@@ -173,6 +174,9 @@ func (m *Manager) unitLog(ctx context.Context, name, unit string) []string {
 func (m *Manager) guestOutput(ctx context.Context, name string, argv ...string) ([]byte, error) {
 	var stdout, stderr bytes.Buffer
 	status, err := m.Guest.Run(ctx, name, &stdout, &stderr, argv...)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -236,11 +240,12 @@ func (m *Manager) switchTo(ctx context.Context, name, system string) error {
 	sink := io.MultiWriter(&output, shown)
 	status, err := m.Guest.Run(ctx, name, sink, sink, system+"/bin/switch-to-configuration", "switch")
 	err = errors.Join(err, shown.Close())
-	if err != nil {
-		return err
-	}
+	// First: an interruption has many faces, depending on when it comes.
 	if ctx.Err() != nil {
 		return fmt.Errorf("switching container %s to its new system was interrupted: %w", name, ctx.Err())
+	}
+	if err != nil {
+		return err
 	}
 	if status == 0 {
 		return nil

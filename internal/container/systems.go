@@ -27,6 +27,8 @@ type NixSystems struct {
 	Client *nix.Client
 	// Reporter is told about downloads and copies.
 	Reporter progress.Reporter
+	// daemonAnswers says that a daemon was seen to answer.
+	daemonAnswers bool
 	// guestHash is computed once.
 	guestHash func() (string, error)
 }
@@ -113,8 +115,12 @@ func keepSource(root, storePath string) error {
 
 // prepare sees to a daemon and to the folder of a gc root.
 func (s *NixSystems) prepare(ctx context.Context, root string) error {
-	if err := s.Client.EnsureDaemon(ctx, s.Layout.Daemon()); err != nil {
-		return err
+	// Asking costs the daemon a process each time.
+	if !s.daemonAnswers {
+		if err := s.Client.EnsureDaemon(ctx, s.Layout.Daemon()); err != nil {
+			return err
+		}
+		s.daemonAnswers = true
 	}
 	return os.MkdirAll(filepath.Dir(root), 0o755)
 }

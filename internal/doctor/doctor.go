@@ -3,7 +3,6 @@
 package doctor
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -54,6 +53,14 @@ type Host struct {
 	Ports []int
 	// Root is where /proc, /etc and /nix are read, "/" in life.
 	Root string
+	// UID is the effective user id.
+	UID int
+	// Idmap makes an idmapped mount of a folder and removes it: TryIdmap.
+	Idmap func(ctx context.Context, folder string) error
+	// Listen is that of net.ListenConfig.
+	Listen func(ctx context.Context, network, address string) (net.Listener, error)
+	// Free is how much room, in bytes, the file system of a folder has: FreeBytes.
+	Free func(folder string) (int64, error)
 	// LookupHost is that of net.Resolver.
 	LookupHost func(ctx context.Context, name string) ([]string, error)
 	// ForwardDrops finds rules of others that drop forwarded traffic.
@@ -62,7 +69,7 @@ type Host struct {
 
 // The oldest versions that are known to work.
 const (
-	oldestNspawn = 252
+	oldestNspawn = "252"
 	oldestNix    = "2.8"
 )
 
@@ -94,7 +101,7 @@ func one(check string, level Level, detail, remedy string) []Finding {
 func (h *Host) path(path string) string { return filepath.Join(h.Root, path) }
 
 func (h *Host) root(context.Context) []Finding {
-	if os.Geteuid() == 0 {
+	if h.UID == 0 {
 		return one("root", Good, "running as root", "")
 	}
 	return one("root", Warning, "not running as root: some checks cannot be made", "run: sudo devhost doctor")
@@ -126,20 +133,19 @@ func existing(path string) string {
 func (h *Host) idmappedMounts(ctx context.Context) []Finding {
 	const check = "idmapped mounts"
 	folder := existing(h.StateDir)
-	if os.Geteuid() != 0 {
+	if h.UID != 0 {
 		return one(check, Warning, "cannot be tried without root", "run: sudo devhost doctor")
 	}
-	switch err := tryIdmap(ctx, h.Runner, folder); {
-	case err == nil:
-		return one(check, Good, "work at "+folder, "")
-	default:
+	if err := h.Idmap(ctx, folder); err != nil {
 		return one(check, Problem, fmt.Sprintf("do not work at %s: %v", folder, err),
 			"use Linux 5.12 or newer and a state folder on ext4, btrfs or xfs (--state-dir, or mount one at "+h.StateDir+")")
 	}
+	return one(check, Good, "work at "+folder, "")
 }
 
-// tryIdmap makes an idmapped mount of the folder that is attached nowhere.
-func tryIdmap(ctx context.Context, runner execx.Runner, folder string) error {
+// TryIdmap makes an idmapped mount of the folder that is attached nowhere. It
+// needs root.
+func TryIdmap(ctx context.Context, runner execx.Runner, folder string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	mapped := []syscallIDMap{{ContainerID: 0, HostID: 1 << 20, Size: 1 << 16}}
@@ -183,7 +189,10 @@ func tryIdmap(ctx context.Context, runner execx.Runner, folder string) error {
 var versionNumber = regexp.MustCompile(`[0-9]+(\.[0-9]+)*`)
 
 func (h *Host) programVersion(ctx context.Context, program string) (string, error) {
-	output, err := h.Runner.Output(ctx, execx.Command{Name: program, Args: []string{"--version"}, Timeout: 10 * time.Second})
+	// Nix looks into HOME even for this, and aborts where it may not (after su
+	// or setpriv, HOME can be that of root).
+	environment := []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
+	output, err := h.Runner.Output(ctx, execx.Command{Name: program, Args: []string{"--version"}, Env: environment, Timeout: 10 * time.Second})
 	if err != nil {
 		return "", err
 	}
@@ -201,31 +210,24 @@ func missing(err error) bool {
 }
 
 func (h *Host) nspawn(ctx context.Context) []Finding {
-	const check = "systemd-nspawn"
-	const remedy = "install it: apt-get install systemd-container (Debian 12 or newer, Ubuntu 24.04)"
-	version, err := h.programVersion(ctx, "systemd-nspawn")
-	switch {
-	case missing(err):
-		return one(check, Problem, "is not installed", remedy)
-	case err != nil:
-		return one(check, Problem, err.Error(), remedy)
-	case older(version, strconv.Itoa(oldestNspawn)):
-		return one(check, Problem, fmt.Sprintf("version %s is too old: %d or newer is needed", version, oldestNspawn), remedy)
-	}
-	return one(check, Good, "version "+version, "")
+	return h.program(ctx, "systemd-nspawn", "systemd-nspawn", oldestNspawn,
+		"install it: apt-get install systemd-container (Debian 12 or newer, Ubuntu 24.04)")
 }
 
 func (h *Host) nix(ctx context.Context) []Finding {
-	const check = "Nix"
-	const remedy = "install it: apt-get install nix-bin, or see https://nixos.org/download"
-	version, err := h.programVersion(ctx, "nix")
+	return h.program(ctx, "Nix", "nix", oldestNix, "install it: apt-get install nix-bin, or see https://nixos.org/download")
+}
+
+// program checks that a program is there and new enough.
+func (h *Host) program(ctx context.Context, check, program, oldest, remedy string) []Finding {
+	version, err := h.programVersion(ctx, program)
 	switch {
 	case missing(err):
 		return one(check, Problem, "is not installed", remedy)
 	case err != nil:
-		return one(check, Problem, err.Error(), remedy)
-	case older(version, oldestNix):
-		return one(check, Problem, fmt.Sprintf("version %s is too old: %s or newer is needed", version, oldestNix), remedy)
+		return one(check, Problem, err.Error(), fmt.Sprintf("see what %s --version says, and install it again", program))
+	case older(version, oldest):
+		return one(check, Problem, fmt.Sprintf("version %s is too old: %s or newer is needed", version, oldest), remedy)
 	}
 	return one(check, Good, "version "+version, "")
 }
@@ -246,44 +248,60 @@ func older(version, than string) bool {
 	return false
 }
 
-func (h *Host) buildUsers(context.Context) []Finding {
-	const check = "build users"
-	const remedy = "run: make setup (it makes the group nixbld and its users); without them Nix builds as root"
-	members, err := groupMembers(h.path("/etc/group"), "nixbld")
-	switch {
-	case err != nil:
-		return one(check, Problem, err.Error(), remedy)
-	case len(members) == 0:
-		return one(check, Problem, "the group nixbld has no members", remedy)
-	}
-	if setting, found := nixSetting(h.path("/etc/nix/nix.conf"), "build-users-group"); found && setting == "" {
-		return one(check, Problem, "build-users-group is empty in /etc/nix/nix.conf: builders would be root", "set build-users-group = nixbld there and restart nix-daemon")
-	}
-	findings := one(check, Good, fmt.Sprintf("%d in group nixbld", len(members)), "")
-	if setting, found := nixSetting(h.path("/etc/nix/nix.conf"), "sandbox"); found && setting != "true" {
-		findings = append(findings, Finding{Check: check, Level: Problem, Detail: fmt.Sprintf("sandbox = %s in /etc/nix/nix.conf", setting), Remedy: "set sandbox = true there and restart nix-daemon"})
+func (h *Host) buildUsers(ctx context.Context) []Finding {
+	const (
+		check  = "build users"
+		remedy = "run: make setup (it makes the group nixbld and its users); without them Nix builds as root"
+		conf   = "/etc/nix/nix.conf"
+	)
+	findings := h.buildGroup(ctx, check, conf, remedy)
+	if setting, found := nixSetting(h.path(conf), "sandbox"); found && setting != "true" {
+		findings = append(findings, Finding{Check: check, Level: Problem, Detail: fmt.Sprintf("sandbox = %s in %s: builders would see the host's files", setting, conf), Remedy: "set sandbox = true there and restart nix-daemon"})
 	}
 	return findings
 }
 
-// groupMembers reads a file in the format of group(5).
-func groupMembers(path, group string) ([]string, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
+func (h *Host) buildGroup(ctx context.Context, check, conf, remedy string) []Finding {
+	if setting, _ := nixSetting(h.path(conf), "auto-allocate-uids"); setting == "true" {
+		return one(check, Good, "Nix allocates them (auto-allocate-uids)", "")
 	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		fields := strings.Split(lines.Text(), ":")
-		if len(fields) == 4 && fields[0] == group {
-			return strings.FieldsFunc(fields[3], func(r rune) bool { return r == ',' }), nil
+	group, found := nixSetting(h.path(conf), "build-users-group")
+	switch {
+	case found && group == "":
+		return one(check, Problem, "build-users-group is empty in "+conf+": builders would be root", "set build-users-group = nixbld there and restart nix-daemon")
+	case !found:
+		group = "nixbld"
+	}
+	data, err := os.ReadFile(h.path("/etc/group"))
+	if err != nil {
+		return one(check, Problem, err.Error(), remedy)
+	}
+	members, found := groupMembers(data, group)
+	if !found {
+		// The group may come from a directory service.
+		output, err := h.Runner.Output(ctx, execx.Command{Name: "getent", Args: []string{"group", group}, Timeout: 10 * time.Second})
+		if err == nil {
+			members, found = groupMembers(output, group)
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return nil, err
+	switch {
+	case !found:
+		return one(check, Problem, "there is no group "+group, remedy)
+	case len(members) == 0:
+		return one(check, Problem, fmt.Sprintf("the group %s has no members", group), remedy)
 	}
-	return nil, fmt.Errorf("there is no group %s", group)
+	return one(check, Good, fmt.Sprintf("%d in group %s", len(members), group), "")
+}
+
+// groupMembers reads the format of group(5).
+func groupMembers(data []byte, group string) (members []string, found bool) {
+	for line := range strings.Lines(string(data)) {
+		fields := strings.Split(strings.TrimSuffix(line, "\n"), ":")
+		if len(fields) == 4 && fields[0] == group {
+			return strings.FieldsFunc(fields[3], func(r rune) bool { return r == ',' }), true
+		}
+	}
+	return nil, false
 }
 
 // nixSetting reads one setting of a nix.conf.
@@ -314,21 +332,29 @@ func (h *Host) store(context.Context) []Finding {
 		findings = one(check, Good, "no Nix daemon runs yet; devhost starts one when it needs it", "")
 	}
 	folder := existing(h.path("/nix/store"))
-	var free unix.Statfs_t
-	if err := unix.Statfs(folder, &free); err != nil {
+	free, err := h.Free(folder)
+	if err != nil {
 		return append(findings, Finding{Check: check, Level: Problem, Detail: fmt.Sprintf("cannot look at %s: %v", folder, err), Remedy: "make the file system of /nix available"})
 	}
 	const least = 4 << 30
-	available := int64(free.Bavail) * free.Bsize
-	if available < least {
-		return append(findings, Finding{Check: check, Level: Warning, Detail: fmt.Sprintf("%.1f GiB free at %s", float64(available)/(1<<30), folder), Remedy: "free space: nix-collect-garbage --delete-older-than 30d"})
+	if free < least {
+		return append(findings, Finding{Check: check, Level: Warning, Detail: fmt.Sprintf("only %.1f GiB free at %s", float64(free)/(1<<30), folder), Remedy: "free space: nix-collect-garbage --delete-older-than 30d"})
 	}
-	return append(findings, Finding{Check: check, Level: Good, Detail: fmt.Sprintf("%.0f GiB free at %s", float64(available)/(1<<30), folder)})
+	return append(findings, Finding{Check: check, Level: Good, Detail: fmt.Sprintf("%.0f GiB free at %s", float64(free)/(1<<30), folder)})
+}
+
+// FreeBytes is how much users who are not root can still write at a folder.
+func FreeBytes(folder string) (int64, error) {
+	var free unix.Statfs_t
+	if err := unix.Statfs(folder, &free); err != nil {
+		return 0, err
+	}
+	return int64(free.Bavail) * free.Bsize, nil
 }
 
 func (h *Host) nftables(context.Context) []Finding {
 	const check = "nftables"
-	if os.Geteuid() != 0 {
+	if h.UID != 0 {
 		return one(check, Warning, "cannot be read without root", "run: sudo devhost doctor")
 	}
 	drops, err := h.ForwardDrops()
@@ -337,7 +363,8 @@ func (h *Host) nftables(context.Context) []Finding {
 	}
 	findings := one(check, Good, "can be used", "")
 	for _, drop := range drops {
-		findings = append(findings, Finding{Check: "foreign forward rules", Level: Warning, Detail: drop.String(), Remedy: drop.Remedy})
+		detail := fmt.Sprintf("%s table %s, chain %s: %s", drop.Family, drop.Table, drop.Chain, drop.What)
+		findings = append(findings, Finding{Check: "foreign forward rules", Level: Warning, Detail: detail, Remedy: drop.Remedy})
 	}
 	if len(drops) == 0 {
 		findings = append(findings, Finding{Check: "foreign forward rules", Level: Good, Detail: "none drops the traffic of containers"})
@@ -349,8 +376,7 @@ func (h *Host) ports(ctx context.Context) []Finding {
 	var findings []Finding
 	for _, port := range h.Ports {
 		check := fmt.Sprintf("port %d", port)
-		var config net.ListenConfig
-		listener, err := config.Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
+		listener, err := h.Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
 		switch {
 		case err == nil:
 			_ = listener.Close()

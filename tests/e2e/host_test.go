@@ -27,12 +27,13 @@ import (
 // program is the devhost binary under test.
 var program string
 
-// killAtVariable and interruptAtVariable make this test binary, where it
-// behaves as devhost, send itself SIGKILL or SIGINT when a change reaches the
-// step that they name. atCommand makes the command that does so.
+// These make this test binary, where it behaves as devhost, send itself
+// SIGKILL, SIGINT or SIGSTOP when a change reaches the step that they name.
+// atCommand makes the command that does so.
 const (
 	killAtVariable      = "DEVHOST_TEST_KILL_AT"
 	interruptAtVariable = "DEVHOST_TEST_INTERRUPT_AT"
+	pauseAtVariable     = "DEVHOST_TEST_PAUSE_AT"
 )
 
 func TestMain(m *testing.M) {
@@ -55,13 +56,15 @@ func runDevhost() int {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGINT)
 			// The signal arrives in another goroutine.
 			<-ctx.Done()
+		case os.Getenv(pauseAtVariable):
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 		}
 	})
 	return cli.Main(ctx, os.Args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, hook)
 }
 
-// atCommand is a devhost command that gets a signal at a step: variable is
-// killAtVariable or interruptAtVariable.
+// atCommand is a devhost command that gets a signal at a step: variable says
+// which.
 func (h *host) atCommand(variable, step string, args ...string) *exec.Cmd {
 	h.t.Helper()
 	self, err := os.Executable()

@@ -265,9 +265,16 @@ func takesValue(flags []cli.Flag) map[string]bool {
 	return valued
 }
 
-// layout is the state folder's layout.
+// layout is the state folder's layout. As root it must be root's alone.
 func (a *app) layout(c *cli.Context) (registry.Layout, error) {
-	return registry.NewLayout(c.String("state-dir"))
+	layout, err := registry.NewLayout(c.String("state-dir"))
+	if err != nil || os.Geteuid() != 0 {
+		return layout, err
+	}
+	if err := layout.CheckTrusted(); err != nil {
+		return layout, &usageError{err: err}
+	}
+	return layout, nil
 }
 
 func (a *app) logger(c *cli.Context) hclog.Logger {

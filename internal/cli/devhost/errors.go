@@ -65,6 +65,7 @@ func exitCode(ctx context.Context, err error) int {
 		name     *names.Invalid
 		channel  *channel.BadReference
 		refused  *provision.Refused
+		nowhere  *container.NoChannel
 		users    *nix.NoBuildUsers
 		noNix    *nix.NotInstalled
 		daemon   *nix.DaemonDown
@@ -81,7 +82,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitDegraded
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &channel), errors.As(err, &refused):
+	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &channel), errors.As(err, &refused), errors.As(err, &nowhere):
 		return exitUsage
 	case errors.As(err, &missing):
 		return exitMissing

@@ -1,6 +1,7 @@
 package devhost
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -63,6 +64,9 @@ is printed at the start, and by --ca.`,
 				return err
 			}
 			https, http := listenAddresses(c, "https", domain, 443), listenAddresses(c, "http", domain, 80)
+			if len(https) == 0 {
+				return &usageError{command: "ingress", err: errors.New("--https '': without an address for https there is nothing to serve")}
+			}
 			for _, address := range append(append([]string{}, https...), http...) {
 				if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
 					return &usageError{command: "ingress", err: fmt.Errorf("%q is no ADDRESS:PORT: %w", address, err)}

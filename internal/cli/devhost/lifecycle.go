@@ -1,9 +1,13 @@
 package devhost
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"runtime"
+	"runtime/debug"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -63,6 +67,10 @@ func (a *app) listCommand() *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
+			// A listing is short: up to a limit, in bytes, keeping garbage costs
+			// less than collecting it.
+			debug.SetGCPercent(-1)
+			debug.SetMemoryLimit(256 << 20)
 			manager, err := a.manager(c)
 			if err != nil {
 				return err
@@ -71,14 +79,28 @@ func (a *app) listCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			containers := make([]listed, 0, len(entries))
-			for _, entry := range entries {
-				state, err := manager.Engine.State(entry.Name)
-				containers = append(containers, describe(entry.Name, entry.Container, state, errors.Join(entry.Err, err)))
-			}
-			return a.printList(c, containers)
+			return a.printList(c, describeAll(manager.Engine, entries))
 		},
 	}
+}
+
+// describeAll asks the engine for many containers at once: each costs a few
+// reads.
+func describeAll(engine engine.Engine, entries []registry.Entry) []listed {
+	containers := make([]listed, len(entries))
+	var group sync.WaitGroup
+	workers := runtime.GOMAXPROCS(0)
+	for first := range workers {
+		group.Go(func() {
+			for i := first; i < len(entries); i += workers {
+				entry := entries[i]
+				state, err := engine.State(entry.Name)
+				containers[i] = describe(entry.Name, entry.Container, state, errors.Join(entry.Err, err))
+			}
+		})
+	}
+	group.Wait()
+	return containers
 }
 
 func (a *app) printList(c *cli.Context, containers []listed) error {
@@ -94,7 +116,9 @@ func (a *app) printList(c *cli.Context, containers []listed) error {
 		fmt.Fprintln(a.streams.Err, "There are no containers yet. Make one: devhost ensure NAME --channel ./channels/offline")
 		return nil
 	}
-	table := tabwriter.NewWriter(a.streams.Out, 0, 0, 2, ' ', 0)
+	// A tabwriter writes every cell by itself.
+	buffered := bufio.NewWriter(a.streams.Out)
+	table := tabwriter.NewWriter(buffered, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "NAME\tSTATUS\tADDRESS\tALIASES\tOWNER\tDEPLOYED")
 	for _, entry := range containers {
 		deployed := "-"
@@ -104,7 +128,7 @@ func (a *app) printList(c *cli.Context, containers []listed) error {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", entry.Name, entry.Status,
 			orDash(entry.IPv4), orDash(strings.Join(entry.Aliases, " ")), orDash(entry.Owner), deployed)
 	}
-	if err := table.Flush(); err != nil {
+	if err := errors.Join(table.Flush(), buffered.Flush()); err != nil {
 		return err
 	}
 	for _, entry := range containers {
