@@ -1,9 +1,9 @@
 # Thin names; what they do is in scripts/ and in the tests.
 SHELL := /bin/bash
-export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin:/nix/var/nix/profiles/default/bin
 export CGO_ENABLED := 0
-VERSION := $(shell sed -n 's/^## \[\([0-9][^]]*\)\].*/\1/p' CHANGELOG.md 2>/dev/null | head -n 1)
-LDFLAGS := -s -w -X devhost/internal/cli/devhost.Version=$(or $(VERSION),0.1.0-dev)
+VERSION := $(shell sed -n 's/^  version = "\(.*\)";/\1/p' pkgs/devhost.nix)
+LDFLAGS := -s -w -X devhost/internal/cli/devhost.Version=$(VERSION)
 
 # With Nix and without apt, everything runs in the development shell.
 ifeq ($(shell command -v apt-get),)
@@ -30,18 +30,18 @@ demo: ## make a container, fetch its page, query its database (needs root)
 	@$(MAKE) -s build
 	@scripts/demo up
 
-demo-down: ## remove all that demo made
+demo-down: build ## remove all that demo made
 	@scripts/demo down
 
 test: ## units and a quick end-to-end set (needs root)
 	@MAKE_TARGET=test scripts/setup run
 	@$(MAKE) -s build
-	go test -short ./...
+	go test -count=1 -short ./...
 
 e2e: ## every end-to-end test (needs root)
 	@MAKE_TARGET=e2e scripts/setup run
 	@$(MAKE) -s build
-	go test -timeout 20m ./tests/...
+	go test -count=1 -timeout 20m ./tests/... ./internal/offlinechannel
 
 bench: ## measure, and print a table (needs root)
 	@MAKE_TARGET=bench scripts/setup run

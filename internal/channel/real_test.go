@@ -17,6 +17,7 @@ import (
 	"devhost/internal/execx"
 	"devhost/internal/nix"
 	"devhost/internal/nix/nixtest"
+	"devhost/internal/person"
 	"devhost/internal/progress"
 	"devhost/internal/registry"
 )
@@ -155,7 +156,7 @@ func TestResolve(t *testing.T) {
 		if err := os.Chmod(marker, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		pin, err = resolver.Resolve(ctx, parsed(t, folder+"/work/channel"), ResolveOptions{Caller: nix.Caller{Home: "/root"}, GCRoot: root})
+		pin, err = resolver.Resolve(ctx, parsed(t, folder+"/work/channel"), ResolveOptions{Caller: person.Person{Home: "/root"}, GCRoot: root})
 		if err != nil || pin.Revision != head+"-dirty" {
 			t.Errorf("as root: %+v, %v; want revision %s-dirty", pin, err, head)
 		}
@@ -344,7 +345,7 @@ func TestBuildFlyingCircus(t *testing.T) {
 		t.Fatal(err)
 	}
 	resolver := Resolver{Nix: client}
-	pin, err := resolver.Resolve(ctx, parsed(t, folder+"/channel"), ResolveOptions{Caller: nix.Caller{Home: "/root"}, GCRoot: folder + "/channel-root"})
+	pin, err := resolver.Resolve(ctx, parsed(t, folder+"/channel"), ResolveOptions{Caller: person.Person{Home: "/root"}, GCRoot: folder + "/channel-root"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,6 +18,7 @@ import (
 
 	"devhost/internal/execx"
 	"devhost/internal/nix"
+	"devhost/internal/person"
 	"devhost/internal/registry"
 )
 
@@ -54,7 +55,7 @@ type Resolver struct {
 // ResolveOptions say on whose behalf and how to resolve.
 type ResolveOptions struct {
 	// Caller is the person who named the channel: it is read with their rights.
-	Caller nix.Caller
+	Caller person.Person
 	// Old is the pin that the channel had, or nil. An unchanged folder keeps
 	// it, and then no process is started.
 	Old *registry.Pin
@@ -72,19 +73,12 @@ func (r *Resolver) Resolve(ctx context.Context, reference Reference, options Res
 	var fetch func(context.Context) (nix.Tree, error)
 	switch reference.Kind {
 	case Folder:
-		fingerprint, err := Fingerprint(reference.Folder)
-		var tooLarge *TooLarge
-		if err != nil && (options.Caller.Self() || errors.As(err, &tooLarge)) {
-			return pin, folderError(reference, err)
+		fingerprint, err := FingerprintFor(ctx, options.Caller, reference.Folder)
+		if ctx.Err() != nil {
+			return pin, ctx.Err()
 		}
 		if err != nil {
-			// What root saw is not for the caller to know: let them see for
-			// themselves.
-			_, callerErr := r.Nix.CopyFolder(ctx, options.Caller, reference.Folder)
-			if callerErr == nil {
-				callerErr = err
-			}
-			return pin, fetchError(reference, callerErr)
+			return pin, folderError(reference, err)
 		}
 		if old := options.Old; old != nil && old.Kind == string(Folder) && old.Reference == reference.Text && old.Fingerprint == fingerprint && rooted(options.GCRoot, old.StorePath) {
 			return *old, nil
@@ -104,7 +98,7 @@ func (r *Resolver) Resolve(ctx context.Context, reference Reference, options Res
 			return r.Nix.FetchTarball(ctx, options.Caller, final, options.Progress)
 		}
 	default:
-		if err := ambiguous(reference); err != nil {
+		if err := ambiguous(ctx, options.Caller, reference); err != nil {
 			return pin, err
 		}
 		fetch = func(ctx context.Context) (nix.Tree, error) {
@@ -163,6 +157,9 @@ func rooted(root, storePath string) bool {
 	return err == nil
 }
 
+// ownRights is what to do about a source that the caller may not read.
+const ownRights = "it is read with your own rights, not with root's: give yourself the right to read all of it"
+
 func folderError(reference Reference, err error) error {
 	result := &Error{Reference: reference.Text, Err: err}
 	switch {
@@ -176,7 +173,7 @@ func folderError(reference Reference, err error) error {
 			}
 		}
 	case errors.Is(err, os.ErrPermission):
-		result.Reason, result.Next = "it cannot be read", "give yourself the right to read it"
+		result.Reason, result.Next = "it cannot be read", ownRights
 	default:
 		result.Reason, result.Next = err.Error(), "name a folder that holds only the channel"
 	}
@@ -196,12 +193,32 @@ func folderCause(message string) error {
 	return nil
 }
 
+// statTimeout is how long a file system may take to say what a path is.
+const statTimeout = 10 * time.Second
+
+// statFor looks at a path with the rights of the caller.
+func statFor(ctx context.Context, caller person.Person, path string) (fs.FileInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, statTimeout)
+	defer cancel()
+	var info fs.FileInfo
+	err := caller.DoBounded(ctx, func() (err error) {
+		info, err = os.Stat(path)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return info, nil
+}
+
 // ambiguous refuses a registry name that could be meant as a folder.
-func ambiguous(reference Reference) error {
+func ambiguous(ctx context.Context, caller person.Person, reference Reference) error {
 	if !reference.bare {
 		return nil
 	}
-	if info, err := os.Stat(reference.Text); err != nil || !info.IsDir() {
+	if info, err := statFor(ctx, caller, reference.Text); ctx.Err() != nil {
+		return ctx.Err()
+	} else if err != nil || !info.IsDir() {
 		return nil
 	}
 	return &Error{
@@ -233,7 +250,7 @@ func fetchError(reference Reference, err error) error {
 	}
 	switch {
 	case has("permission denied"):
-		result.Next = "it is read with your own rights, not with root's: give yourself the right to read all of it"
+		result.Next = ownRights
 	case has("couldn't open file", "read a file:// file"):
 		result.Reason, result.Next = "there is no such file, or you may not read it", "check the path and your rights"
 	case has("http error 404", "error: 404", "returned error: 404"):
@@ -252,6 +269,12 @@ func fetchError(reference Reference, err error) error {
 
 // finalURL follows the redirects of a tarball's URL, as those of NixOS'
 // channels, which lead to one release.
+//
+// The requests are this process' own: they go out as root where devhost runs as
+// root, by the proxies of this process' environment (HTTPS_PROXY and the like,
+// which sudo keeps only if it is told to) and without the caller's ~/.netrc.
+// Nothing of an answer but its status and where it leads is used; the archive
+// itself is fetched with the rights and the settings of the caller.
 func (r *Resolver) finalURL(ctx context.Context, reference Reference) (string, error) {
 	if strings.HasPrefix(reference.URL, "file:") {
 		return reference.URL, nil
@@ -318,14 +341,14 @@ func recordedURL(given, final string) string {
 //
 // git obeys settings of the repository that run programs. So it runs as the
 // caller, and for root as the owner of the folder, who could run them anyway.
-func (r *Resolver) gitRevision(ctx context.Context, caller nix.Caller, folder string) string {
+func (r *Resolver) gitRevision(ctx context.Context, caller person.Person, folder string) string {
 	if caller.UID == 0 {
-		info, err := os.Stat(folder)
+		info, err := statFor(ctx, caller, folder)
 		if err != nil {
 			return ""
 		}
 		if status, ok := info.Sys().(*syscall.Stat_t); ok && status.Uid != 0 {
-			owner, err := nix.LookupCaller(status.Uid)
+			owner, err := person.Lookup(strconv.FormatUint(uint64(status.Uid), 10))
 			if err != nil {
 				return ""
 			}
@@ -353,12 +376,9 @@ func (r *Resolver) gitRevision(ctx context.Context, caller nix.Caller, folder st
 	return revision
 }
 
-func homeOf(caller nix.Caller) string {
+func homeOf(caller person.Person) string {
 	if caller.Home != "" {
 		return caller.Home
-	}
-	if account, err := user.LookupId(strconv.FormatUint(uint64(caller.UID), 10)); err == nil {
-		return account.HomeDir
 	}
 	return "/nonexistent"
 }

@@ -3,6 +3,7 @@ package channel
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"devhost/internal/execx/execxtest"
 	"devhost/internal/nix"
 	"devhost/internal/nix/nixtest"
+	"devhost/internal/person"
 	"devhost/internal/registry"
 )
 
@@ -161,6 +163,66 @@ func TestFingerprint(t *testing.T) {
 	})
 }
 
+// A folder is looked at with the rights of the person who names it, and no
+// longer than they wait.
+func TestFingerprintFor(t *testing.T) {
+	folder := nixtest.PublicDir(t)
+	nixtest.Write(t, folder+"/open/file", "x")
+	nixtest.Write(t, folder+"/closed/folder/file", "x")
+	if err := os.Chmod(folder+"/closed", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	self := person.Person{UID: uint32(os.Geteuid())}
+	ctx := t.Context()
+	want, err := Fingerprint(folder + "/open")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("as another person", func(t *testing.T) {
+		if os.Geteuid() != 0 {
+			t.Skip("taking another user's rights needs root")
+		}
+		if got, err := FingerprintFor(ctx, nixtest.Nobody(), folder+"/open"); err != nil || got != want {
+			t.Errorf("of an open folder: %q, %v", got, err)
+		}
+		for _, name := range []string{"closed", "closed/folder", "closed/none"} {
+			if _, err := FingerprintFor(ctx, nixtest.Nobody(), filepath.Join(folder, name)); !errors.Is(err, fs.ErrPermission) {
+				t.Errorf("of %s: %v", name, err)
+			}
+		}
+		// The control: root itself can.
+		if _, err := FingerprintFor(ctx, self, folder+"/closed/folder"); err != nil {
+			t.Errorf("of root's folder by root: %v", err)
+		}
+	})
+	t.Run("interrupted", func(t *testing.T) {
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		if _, err := FingerprintFor(ended, self, folder+"/open"); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		if _, err := fingerprint(ended, folder+"/open"); !errors.Is(err, context.Canceled) {
+			t.Errorf("the walk itself goes on: %v", err)
+		}
+	})
+	t.Run("depth", func(t *testing.T) {
+		deepest := folder + "/deep" + strings.Repeat("/d", mostDepth)
+		if err := os.MkdirAll(deepest, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := FingerprintFor(ctx, self, folder+"/deep"); err != nil {
+			t.Errorf("at the limit: %v", err)
+		}
+		if err := os.Mkdir(deepest+"/d", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var tooDeep *TooDeep
+		if _, err := FingerprintFor(ctx, self, folder+"/deep"); !errors.As(err, &tooDeep) {
+			t.Errorf("beyond the limit: %v", err)
+		}
+	})
+}
+
 func TestResolveFolderErrors(t *testing.T) {
 	folder := t.TempDir()
 	nixtest.Write(t, filepath.Join(folder, "nixexprs.tar.xz"), "x")
@@ -172,7 +234,7 @@ func TestResolveFolderErrors(t *testing.T) {
 		"nixexprs.tar.xz": {"it is a file, not a folder", "file://" + folder + "/nixexprs.tar.xz"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := resolver.Resolve(context.Background(), parsed(t, filepath.Join(folder, name)), ResolveOptions{Caller: nix.Caller{UID: uint32(os.Geteuid())}, GCRoot: filepath.Join(t.TempDir(), "root")})
+			_, err := resolver.Resolve(context.Background(), parsed(t, filepath.Join(folder, name)), ResolveOptions{Caller: person.Person{UID: uint32(os.Geteuid())}, GCRoot: filepath.Join(t.TempDir(), "root")})
 			var failure *Error
 			if !errors.As(err, &failure) {
 				t.Fatalf("got %T: %v", err, err)
@@ -244,7 +306,7 @@ func TestGitRevision(t *testing.T) {
 				fake.Expect(`^git -C /srv/x .* status --porcelain -- \.$`, test.status, nil)
 			}
 			resolver := Resolver{Nix: nix.New(fake, nil)}
-			if got := resolver.gitRevision(context.Background(), nix.Caller{UID: uint32(os.Geteuid()) + 1, Home: "/h"}, "/srv/x"); got != test.want {
+			if got := resolver.gitRevision(context.Background(), person.Person{UID: uint32(os.Geteuid()) + 1, Home: "/h"}, "/srv/x"); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
 			for _, call := range fake.Calls() {
@@ -263,6 +325,30 @@ func TestAmbiguousName(t *testing.T) {
 	_, err := resolver.Resolve(context.Background(), parsed(t, "channels/offline"), ResolveOptions{})
 	if err == nil || !strings.Contains(err.Error(), "write ./channels/offline for the folder, or flake:channels/offline for the registry's") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What root sees is not for the caller to know.
+func TestAmbiguousNameOfTheCaller(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("taking another user's rights needs root")
+	}
+	folder := nixtest.PublicDir(t)
+	nixtest.Write(t, folder+"/channels/offline/nixos/default.nix", "{ }")
+	t.Chdir(folder)
+	reference := parsed(t, "channels/offline")
+	if err := ambiguous(t.Context(), nixtest.Nobody(), reference); err == nil {
+		t.Error("a folder that the caller sees is not noticed")
+	}
+	if err := os.Chmod(folder+"/channels", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := ambiguous(t.Context(), nixtest.Nobody(), reference); err != nil {
+		t.Errorf("the caller hears of a folder that they may not see: %v", err)
+	}
+	// The control: root itself can.
+	if err := ambiguous(t.Context(), person.Person{}, reference); err == nil {
+		t.Error("root does not see the folder")
 	}
 }
 

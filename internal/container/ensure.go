@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,7 +42,10 @@ type EnsureRequest struct {
 	Tasks       *int64
 	// AuthorizedKeys are public keys of members, one each.
 	AuthorizedKeys *[]string
-	UpdateChannel  bool
+	// AccountKeys are the keys of the caller's account on this host, by the
+	// caller's login.
+	AccountKeys   []string
+	UpdateChannel bool
 	// Caller is the person on whose behalf files are read.
 	Caller person.Person
 	Owner  string
@@ -107,6 +111,13 @@ func (r *EnsureRequest) Validate() error {
 		}
 	}
 	return nil
+}
+
+// asksForSystem tells whether the request is about the system: it names a
+// channel or a provision, or nothing at all.
+func (r *EnsureRequest) asksForSystem() bool {
+	settings := r.Aliases != nil || r.Environment != nil || r.MemoryBytes != nil || r.CPUs != nil || r.Tasks != nil || r.AuthorizedKeys != nil
+	return r.Channel != nil || r.Provision != nil || r.UpdateChannel || !settings
 }
 
 // Ensure makes the container what the request says. When nothing changed, no
@@ -195,12 +206,15 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 		}
 		record.Pin = pin
 	}
-	inputs, err := m.Systems.Inputs(record.Pin, record.ProvisionHash)
-	if err != nil {
-		want.discard()
-		return nil, err
+	// What was rolled back stays so while only settings change.
+	if old == nil || old.Inputs != "" || request.asksForSystem() {
+		inputs, err := m.Systems.Inputs(record.Pin, record.ProvisionHash)
+		if err != nil {
+			want.discard()
+			return nil, err
+		}
+		record.Inputs = inputs
 	}
-	record.Inputs = inputs
 	record.Enabled = true
 	m.applySettings(request, record)
 	return want, nil
@@ -248,6 +262,17 @@ func (m *Manager) applySettings(request EnsureRequest, record *registry.Containe
 	}
 	if request.Tasks != nil {
 		record.Limits.Tasks = *request.Tasks
+	}
+	if request.Caller.Login != "" {
+		accounts := maps.Clone(record.AccountKeys)
+		delete(accounts, request.Caller.Login)
+		if len(request.AccountKeys) > 0 {
+			if accounts == nil {
+				accounts = map[string][]string{}
+			}
+			accounts[request.Caller.Login] = request.AccountKeys
+		}
+		record.AccountKeys = accounts
 	}
 	if request.AuthorizedKeys != nil {
 		record.AuthorizedKeys = nil
@@ -331,7 +356,7 @@ func (m *Manager) createSteps(ctx context.Context, change *change, request Ensur
 		return nil, err
 	}
 	result := &EnsureResult{Container: record, Created: true, Started: true, Warnings: want.warnings}
-	if result.Units, err = m.settle(ctx, record.Name, request.Timeout); err != nil {
+	if result.Units, err = m.settle(ctx, record, request.Timeout); err != nil {
 		return nil, err
 	}
 	if err := change.step(ctx, StepPublish); err != nil {
@@ -340,15 +365,17 @@ func (m *Manager) createSteps(ctx context.Context, change *change, request Ensur
 	return result, m.deployed(ctx, record, true)
 }
 
-// settle waits for the guest's start-up queue.
-func (m *Manager) settle(ctx context.Context, name string, timeout time.Duration) ([]Unit, error) {
+// settle waits for the guest's start-up queue, and notes in the record whether
+// all units are up.
+func (m *Manager) settle(ctx context.Context, record *registry.Container, timeout time.Duration) ([]Unit, error) {
 	waiting, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	m.Reporter.Phase(progress.Services)
-	units, err := m.waitForUnits(waiting, name)
+	units, err := m.waitForUnits(waiting, record.Name)
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
+	record.Degraded = len(units) > 0
 	return units, err
 }
 
@@ -463,11 +490,11 @@ func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *regis
 		}
 		result.Started, result.Unchanged = true, false
 		var err error
-		if result.Units, err = m.settle(ctx, record.Name, request.Timeout); err != nil {
+		if result.Units, err = m.settle(ctx, record, request.Timeout); err != nil {
 			return nil, err
 		}
 	} else {
-		if !slices.Equal(old.AuthorizedKeys, record.AuthorizedKeys) {
+		if !slices.Equal(old.MemberKeys(), record.MemberKeys()) || old.Environment != record.Environment {
 			if err := m.writeGuestFiles(record); err != nil {
 				return nil, err
 			}
@@ -479,14 +506,32 @@ func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *regis
 			return nil, err
 		}
 	}
-	if limiter, ok := m.Engine.(engine.Limiter); ok && old.Limits != record.Limits && !result.Started {
-		if err := limiter.SetLimits(ctx, record.Name, record.Limits); err != nil {
+	if old.Limits != record.Limits && !result.Started {
+		if err := m.changeLimits(ctx, record.Name, old.Limits, record.Limits); err != nil {
+			return nil, err
+		}
+	}
+	if old.Degraded && !result.Started {
+		var err error
+		if result.Units, err = m.settle(ctx, record, request.Timeout); err != nil {
 			return nil, err
 		}
 	}
 	// The name and the addresses are published as they were; the ingress
 	// reads the aliases from the record.
 	return result, m.deployed(ctx, record, result.Started || old.Environment != record.Environment)
+}
+
+// changeLimits changes the limits of a running container, all or none.
+func (m *Manager) changeLimits(ctx context.Context, name string, from, to registry.Limits) error {
+	limiter, ok := m.Engine.(engine.Limiter)
+	if !ok {
+		return nil
+	}
+	if err := limiter.SetLimits(ctx, name, to); err != nil {
+		return errors.Join(err, limiter.SetLimits(context.WithoutCancel(ctx), name, from))
+	}
+	return nil
 }
 
 // hasEnded tells whether a container that was running no longer is: somebody
@@ -545,14 +590,13 @@ func (m *Manager) changeSteps(ctx context.Context, change *change, request Ensur
 		if err := change.step(ctx, StepSwitch); err != nil {
 			return nil, err
 		}
-		if limiter, ok := m.Engine.(engine.Limiter); ok && old.Limits != record.Limits {
-			if err := limiter.SetLimits(ctx, record.Name, record.Limits); err != nil {
+		if old.Limits != record.Limits {
+			if err := m.changeLimits(ctx, record.Name, old.Limits, record.Limits); err != nil {
 				return nil, err
 			}
 		}
 		m.Reporter.Phase(progress.Switch)
-		err := m.switchTo(ctx, record.Name, record.System)
-		if err != nil {
+		if err := m.switchTo(ctx, record.Name, record.System, request.Timeout); err != nil {
 			return nil, err
 		}
 		result.Switched = true
@@ -572,7 +616,7 @@ func (m *Manager) changeSteps(ctx context.Context, change *change, request Ensur
 	if err := change.step(ctx, StepReady); err != nil {
 		return nil, err
 	}
-	units, err := m.settle(ctx, record.Name, request.Timeout)
+	units, err := m.settle(ctx, record, request.Timeout)
 	if err != nil {
 		return nil, err
 	}

@@ -90,6 +90,9 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// Idle implements Systems.
+func (s fakeSystems) Idle(context.Context) error { return nil }
+
 func (w *world) manager() *Manager {
 	return &Manager{
 		Registry: w.registry, Engine: fakeEngine{w}, Systems: fakeSystems{w}, Profiles: fakeProfiles{w}, Network: fakeNetwork{w}, Guest: fakeGuest{w},
@@ -163,7 +166,7 @@ func (e fakeEngine) SetLimits(_ context.Context, _ string, limits registry.Limit
 	if err := e.called("limits"); err != nil {
 		return err
 	}
-	e.world.limits = limits
+	e.limits = limits
 	return nil
 }
 
@@ -217,23 +220,23 @@ func (p fakeProfiles) SetProfile(_ context.Context, _, system string) (bool, err
 		return false, err
 	}
 	last := 0
-	for i := range p.world.generations {
-		p.world.generations[i].Current = false
-		last = p.world.generations[i].Number
+	for i := range p.generations {
+		p.generations[i].Current = false
+		last = p.generations[i].Number
 	}
-	p.world.generations = append(p.world.generations, nix.Generation{Number: last + 1, Path: system, Current: true})
+	p.generations = append(p.generations, nix.Generation{Number: last + 1, Path: system, Current: true})
 	return true, nil
 }
 
-func (p fakeProfiles) Generations(string) ([]nix.Generation, error) { return p.world.generations, nil }
+func (p fakeProfiles) Generations(string) ([]nix.Generation, error) { return p.generations, nil }
 
 func (p fakeProfiles) SwitchGeneration(_ context.Context, _ string, number int) (nix.Generation, error) {
 	if err := p.called("generation %d", number); err != nil {
 		return nix.Generation{}, err
 	}
 	var found nix.Generation
-	for i := range p.world.generations {
-		one := &p.world.generations[i]
+	for i := range p.generations {
+		one := &p.generations[i]
 		if one.Current = one.Number == number; one.Current {
 			found = *one
 		}
@@ -242,7 +245,7 @@ func (p fakeProfiles) SwitchGeneration(_ context.Context, _ string, number int) 
 }
 
 func (p fakeProfiles) DeleteProfile(string) error {
-	p.world.generations = nil
+	p.generations = nil
 	return p.fail["delete profile"]
 }
 
@@ -266,9 +269,9 @@ func (n fakeNetwork) GuestFiles(string, registry.Address, []Host) (map[string]st
 }
 
 func (n fakeNetwork) Publish(_ context.Context, records []*registry.Container) error {
-	n.world.published = nil
+	n.published = nil
 	for _, record := range records {
-		n.world.published = append(n.world.published, record.Name)
+		n.published = append(n.published, record.Name)
 	}
 	return n.fail["publish"]
 }
@@ -289,7 +292,7 @@ func (g fakeGuest) Run(ctx context.Context, _ string, stdout, _ io.Writer, argv 
 	case slices.Contains(argv, "--property=NJobs"):
 		jobs := 0
 		if len(g.jobs) > 0 {
-			jobs, g.world.jobs = g.jobs[0], g.jobs[1:]
+			jobs, g.jobs = g.jobs[0], g.jobs[1:]
 		}
 		fmt.Fprintln(stdout, jobs)
 	case slices.Contains(argv, "list-units"):
@@ -298,7 +301,7 @@ func (g fakeGuest) Run(ctx context.Context, _ string, stdout, _ io.Writer, argv 
 		fmt.Fprintf(stdout, "one\nlog of %s\x1b[2J\n", argv[1])
 	case argv[len(argv)-1] == "switch":
 		system := strings.TrimSuffix(argv[0], "/bin/switch-to-configuration")
-		g.world.runs = system
+		g.runs = system
 		if err := g.called("switch to %s", filepath.Base(system)); err != nil {
 			return 0, err
 		}

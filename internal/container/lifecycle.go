@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,7 +21,7 @@ import (
 // Start starts a registered container and waits until its sshd answers. It
 // returns false when it was running already.
 func (m *Manager) Start(ctx context.Context, name string, timeout time.Duration) (started bool, err error) {
-	err = m.locked(ctx, name, "start", LockTimeout, func() error {
+	err = m.locked(ctx, name, "start", m.lockTimeout(), func() error {
 		record, err := m.Registry.Load(name)
 		if err != nil {
 			return err
@@ -47,6 +48,8 @@ func (m *Manager) Start(ctx context.Context, name string, timeout time.Duration)
 	})
 	return started, err
 }
+
+func (m *Manager) lockTimeout() time.Duration { return cmp.Or(m.LockTimeout, LockTimeout) }
 
 func (m *Manager) startAndWait(ctx context.Context, record *registry.Container, timeout time.Duration) error {
 	if err := m.writeGuestFiles(record); err != nil {
@@ -75,7 +78,7 @@ func (m *Manager) timedOut(ctx, limited context.Context, name, what string, time
 
 // Stop powers a container off. It returns false when it was not running.
 func (m *Manager) Stop(ctx context.Context, name string, timeout time.Duration) (stopped bool, err error) {
-	err = m.locked(ctx, name, "stop", LockTimeout, func() error {
+	err = m.locked(ctx, name, "stop", m.lockTimeout(), func() error {
 		record, err := m.Registry.Load(name)
 		if err != nil {
 			return err
@@ -100,7 +103,7 @@ func (m *Manager) Stop(ctx context.Context, name string, timeout time.Duration) 
 
 // Restart stops and starts a container.
 func (m *Manager) Restart(ctx context.Context, name string, stopTimeout, startTimeout time.Duration) error {
-	return m.locked(ctx, name, "restart", LockTimeout, func() error {
+	return m.locked(ctx, name, "restart", m.lockTimeout(), func() error {
 		record, err := m.Registry.Load(name)
 		if err != nil {
 			return err
@@ -121,7 +124,7 @@ func (m *Manager) Restart(ctx context.Context, name string, stopTimeout, startTi
 // Destroy stops and removes a container with all that belongs to it. A
 // container whose record is broken can be destroyed too.
 func (m *Manager) Destroy(ctx context.Context, name string) error {
-	return m.locked(ctx, name, purposeDestroy, LockTimeout, func() error {
+	return m.locked(ctx, name, purposeDestroy, m.lockTimeout(), func() error {
 		if _, err := os.Stat(m.Registry.Container(name)); errors.Is(err, fs.ErrNotExist) {
 			if len(m.staleRemovals(name)) == 0 {
 				return &registry.NotRegistered{Name: name}
@@ -160,17 +163,13 @@ func (m *Manager) remove(ctx context.Context, name string) error {
 	if m.OnStep != nil {
 		m.OnStep(StepRemove)
 	}
-	problems := []error{
+	err := errors.Join(
 		m.Profiles.DeleteProfile(m.Registry.Profile(name)),
 		os.RemoveAll(m.Registry.ProfileFolder(name)),
 		RemoveFolder(m.gcRoots(name)),
-		os.Remove(m.Registry.Record(name)),
-	}
-	if errors.Is(problems[3], fs.ErrNotExist) {
-		problems[3] = nil
-	}
-	problems = append(problems, m.publish(ctx))
-	if err := errors.Join(problems...); err != nil {
+		removeIfThere(m.Registry.Record(name)),
+	)
+	if err := errors.Join(err, m.publish(ctx)); err != nil {
 		return err
 	}
 	// The folder with the journal is moved away in one step, so that a kill
@@ -197,7 +196,14 @@ func (m *Manager) removeLastTraces(ctx context.Context) error {
 			return err
 		}
 	}
-	return m.Network.Remove(ctx)
+	return errors.Join(m.Network.Remove(ctx), m.Systems.Idle(ctx))
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // staleRemovals are the folders that killed removals of a container left. No
@@ -254,7 +260,7 @@ func (m *Manager) gcRoots(name string) string { return filepath.Join(m.Registry.
 // container runs. Number 0 means the one before the current. It returns the
 // number of the generation that is current now.
 func (m *Manager) Rollback(ctx context.Context, name string, number int, timeout time.Duration) (int, error) {
-	err := m.locked(ctx, name, "rollback", LockTimeout, func() error {
+	err := m.locked(ctx, name, "rollback", m.lockTimeout(), func() error {
 		old, err := m.Registry.Load(name)
 		if err != nil {
 			return err
@@ -300,6 +306,9 @@ func (m *Manager) rollbackTarget(name string, number int) (nix.Generation, error
 			return generations[i-1], nil
 		}
 	}
+	if number == 0 {
+		return nix.Generation{}, fmt.Errorf("container %s has no current generation; choose one with --to; see: devhost generations %s", name, name)
+	}
 	return nix.Generation{}, fmt.Errorf("container %s has no generation %d; see: devhost generations %s", name, number, name)
 }
 
@@ -324,7 +333,7 @@ func (m *Manager) rollbackSteps(ctx context.Context, change *change, record *reg
 		return err
 	}
 	m.Reporter.Phase(progress.Switch)
-	err := m.switchTo(ctx, record.Name, record.System)
+	err := m.switchTo(ctx, record.Name, record.System, timeout)
 	if err != nil {
 		return err
 	}

@@ -53,6 +53,9 @@ type Systems interface {
 	Known(ctx context.Context, inputs, root string) (system string, ok bool)
 	// Build evaluates and builds; the result is kept by the gc root.
 	Build(ctx context.Context, build Build) (system string, err error)
+	// Idle ends what was started for building. It is called when no container
+	// is left.
+	Idle(ctx context.Context) error
 }
 
 // Build is one system to build.
@@ -112,6 +115,8 @@ type Manager struct {
 	Now      func() time.Time
 	// Reporter gets what a person sees while waiting.
 	Reporter progress.Reporter
+	// LockTimeout replaces LockTimeout, the constant, for all but Ensure.
+	LockTimeout time.Duration
 	// OnStep is called when a step is in the journal and before it is done.
 	OnStep func(step string)
 	// sshPort is the port of the guests' sshd, "" for 22.
@@ -121,6 +126,9 @@ type Manager struct {
 // LockTimeout is how long a command waits for another one of the same
 // container, unless told otherwise.
 const LockTimeout = 30 * time.Second
+
+// goBackTimeout bounds each step of going back to a previous system.
+const goBackTimeout = 2 * time.Minute
 
 // stopTimeout is how long a guest may take to power off before it is killed.
 const stopTimeout = 30 * time.Second
@@ -271,10 +279,13 @@ func (m *Manager) goBack(ctx context.Context, name string, entry *registry.Journ
 			m.Reporter.Warn(fmt.Sprintf("the previous limits of container %s hold from its next start on: %v", name, err))
 		}
 	}
-	if entry.Switched && state.Status == engine.Running {
-		err := m.switchTo(ctx, name, previous.System)
+	if entry.Switched && state.Status != engine.Running && previous.Enabled {
+		// It ended while it switched.
+		problems = append(problems, m.startAndWait(ctx, previous, goBackTimeout))
+	} else if entry.Switched {
+		err := m.switchTo(ctx, name, previous.System, goBackTimeout)
 		var units *SwitchError
-		if errors.As(err, &units) {
+		if errors.As(err, &units) && units.TimedOut == 0 {
 			// The system is the previous one; its units may have failed
 			// before, and trying again would not change that.
 			m.Reporter.Warn("going back was not smooth: " + units.Error())

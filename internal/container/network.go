@@ -142,23 +142,34 @@ func (n *HostNetwork) Publish(ctx context.Context, records []*registry.Container
 	for i, record := range records {
 		hosts[i] = hostOf(record)
 	}
-	if err := network.PublishHosts(ctx, n.HostsFile, n.Layout.Instance(), hostEntries(hosts)); err != nil {
-		return err
+	if len(records) > 0 {
+		opened, err := n.open()
+		if err != nil {
+			return err
+		}
+		if err := n.connect(ctx, opened); err != nil {
+			return err
+		}
 	}
-	if len(records) == 0 {
-		return nil
-	}
-	opened, err := n.open()
-	if err != nil {
-		return err
-	}
-	return connect(ctx, opened, records)
+	// Last: where the hosts file is read-only, all else is done.
+	return network.PublishHosts(ctx, n.HostsFile, n.Layout.Instance(), hostEntries(hosts))
 }
 
 // connect lets containers of one owner and environment reach each other.
-func connect(ctx context.Context, opened *network.Network, records []*registry.Container) error {
+func (n *HostNetwork) connect(ctx context.Context, opened *network.Network) error {
 	if err := opened.Ensure(ctx); err != nil {
 		return err
+	}
+	// A supervisor does this without the shared lock. So who sets the groups
+	// reads the records when nobody else can set them.
+	return opened.SetPeers(ctx, n.groups)
+}
+
+// groups are the containers of each owner and environment.
+func (n *HostNetwork) groups() (map[string][]network.Addresses, error) {
+	records, err := usableRecords(registry.New(n.Layout))
+	if err != nil {
+		return nil, err
 	}
 	groups := map[string][]network.Addresses{}
 	for _, record := range records {
@@ -167,13 +178,13 @@ func connect(ctx context.Context, opened *network.Network, records []*registry.C
 		}
 		addresses, err := parseAddress(record.Address)
 		if err != nil {
-			return fmt.Errorf("the addresses of container %s: %w", record.Name, err)
+			return nil, fmt.Errorf("the addresses of container %s: %w", record.Name, err)
 		}
 		// No login and no environment holds a line break.
 		group := record.Owner + "\n" + record.Environment
 		groups[group] = append(groups[group], addresses)
 	}
-	return opened.SetPeers(ctx, groups)
+	return groups, nil
 }
 
 // Remove implements Network.
@@ -199,11 +210,7 @@ func (n *HostNetwork) Attach(ctx context.Context, _ string, address registry.Add
 	if err != nil {
 		return err
 	}
-	records, err := usableRecords(registry.New(n.Layout))
-	if err != nil {
-		return err
-	}
-	if err := connect(ctx, opened, records); err != nil {
+	if err := n.connect(ctx, opened); err != nil {
 		return err
 	}
 	return opened.Attach(ctx, addresses)

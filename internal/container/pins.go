@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -49,7 +50,7 @@ func (p pinMemory) recall(caller person.Person, reference channel.Reference) *re
 		return nil
 	}
 	var remembered rememberedPin
-	if json.Unmarshal(data, &remembered) != nil || remembered.Version != pinMemoryVersion || remembered.Work != workTree(reference.Folder) {
+	if json.Unmarshal(data, &remembered) != nil || remembered.Version != pinMemoryVersion || remembered.Work != workTree(caller, reference.Folder) {
 		return nil
 	}
 	return &remembered.Pin
@@ -89,8 +90,22 @@ const unknownWorkTree = "unknown"
 
 // workTree tells apart the states of the git work tree that a folder is in, ""
 // where it is in none: what HEAD is, and when the branch and the index were
-// written. It starts no process.
-func workTree(folder string) string {
+// written. It starts no process, and looks with the rights of the person who
+// named the folder.
+func workTree(caller person.Person, folder string) string {
+	state := unknownWorkTree
+	err := caller.Do(func() error {
+		state = stateOfWorkTree(folder)
+		return nil
+	})
+	if err != nil || state == unknownWorkTree || state == "" {
+		return state
+	}
+	sum := sha256.Sum256([]byte(state))
+	return hex.EncodeToString(sum[:])
+}
+
+func stateOfWorkTree(folder string) string {
 	for ; ; folder = filepath.Dir(folder) {
 		git := filepath.Join(folder, ".git")
 		info, err := os.Lstat(git)
@@ -107,11 +122,10 @@ func workTree(folder string) string {
 }
 
 func gitState(git string) string {
-	head, err := os.ReadFile(filepath.Join(git, "HEAD"))
+	state, err := readHead(filepath.Join(git, "HEAD"))
 	if err != nil {
 		return unknownWorkTree
 	}
-	state := string(head)
 	files := []string{"index", "packed-refs"}
 	if branch, found := strings.CutPrefix(strings.TrimSpace(state), "ref: "); found && filepath.IsLocal(branch) {
 		files = append(files, branch)
@@ -125,6 +139,22 @@ func gitState(git string) string {
 	return state
 }
 
+// readHead reads the HEAD of a repository, which is anybody's: not a FIFO, and
+// nothing without an end.
+func readHead(path string) (string, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return "", errors.Join(err, errors.New("it is no regular file"))
+	}
+	const longest = 4096
+	head, err := io.ReadAll(io.LimitReader(file, longest))
+	return string(head), err
+}
+
 // recallPin is the remembered pin of a new container's channel, kept from
 // being garbage collected by root; nil when there is none.
 func (s *NixSystems) recallPin(ctx context.Context, caller person.Person, reference channel.Reference, root string) *registry.Pin {
@@ -132,7 +162,12 @@ func (s *NixSystems) recallPin(ctx context.Context, caller person.Person, refere
 	if pin == nil {
 		return nil
 	}
-	if fingerprint, err := channel.Fingerprint(reference.Folder); err != nil || fingerprint != pin.Fingerprint {
+	var fingerprint string
+	err := caller.Do(func() (err error) {
+		fingerprint, err = channel.Fingerprint(reference.Folder)
+		return err
+	})
+	if err != nil || fingerprint != pin.Fingerprint {
 		return nil
 	}
 	if s.Client.Root(ctx, root, pin.StorePath) != nil {

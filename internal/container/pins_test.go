@@ -39,7 +39,7 @@ func write(t *testing.T, path, content string) {
 }
 
 func TestPinMemory(t *testing.T) {
-	alice, bob := person.Person{UID: 1000}, person.Person{UID: 1001}
+	alice, bob := person.Person{UID: uint32(os.Geteuid())}, person.Person{UID: 1001}
 	for _, one := range []struct {
 		name   string
 		change func(t *testing.T, folder, git string)
@@ -62,7 +62,7 @@ func TestPinMemory(t *testing.T) {
 			memory := pinMemory{dir: filepath.Join(t.TempDir(), "pins")}
 			reference := channel.Reference{Text: folder, Kind: channel.Folder, Folder: folder}
 			pin := registry.Pin{Reference: folder, Kind: "folder", StorePath: t.TempDir(), Revision: "1111"}
-			if err := memory.remember(alice, reference, workTree(folder), pin); err != nil {
+			if err := memory.remember(alice, reference, workTree(alice, folder), pin); err != nil {
 				t.Fatal(err)
 			}
 			if one.change != nil {
@@ -119,7 +119,7 @@ func TestPinMemoryForgets(t *testing.T) {
 func TestWorkTreeElsewhere(t *testing.T) {
 	folder := t.TempDir()
 	write(t, filepath.Join(folder, ".git"), "gitdir: /elsewhere\n")
-	if got := workTree(folder); got != unknownWorkTree {
+	if got := workTree(person.Person{}, folder); got != unknownWorkTree {
 		t.Errorf("a linked work tree is in state %q", got)
 	}
 }

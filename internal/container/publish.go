@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"devhost/internal/network"
 	"devhost/internal/registry"
 	"devhost/internal/sshaccess"
 )
@@ -45,11 +47,65 @@ func (m *Manager) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	problems := []error{m.Network.Publish(ctx, records)}
+	problems := []error{m.publishFiles(records)}
+	var readOnly *network.HostsReadOnly
+	if err := m.Network.Publish(ctx, records); errors.As(err, &readOnly) {
+		// As on NixOS: everything else works without it.
+		m.Reporter.Warn(err.Error())
+	} else {
+		problems = append(problems, err)
+	}
 	for _, record := range records {
 		if record.Environment != "" {
 			problems = append(problems, m.writeNetworkFiles(record, records))
 		}
+	}
+	return errors.Join(problems...)
+}
+
+// published is what other programs read of a container. The keys of the VM
+// file are those that batou reads.
+func (m *Manager) published(record *registry.Container) map[string]any {
+	return map[string]any{
+		record.Name + ".json": map[string]any{
+			"version": registry.Version, "name": record.Name, "owner": record.Owner, "environment": record.Environment,
+			"ipv4": record.Address.IPv4, "ipv6": record.Address.IPv6, "aliases": record.Aliases,
+		},
+		"vm-configs/" + record.Name + ".json": map[string]any{"name": record.Name, "srv-ip": record.Address.IPv4},
+	}
+}
+
+// publishFiles writes what other programs read, and removes it for containers
+// that are gone. It is no secret.
+func (m *Manager) publishFiles(records []*registry.Container) error {
+	folder := m.Registry.Published()
+	wanted := map[string]bool{}
+	var problems []error
+	for _, record := range records {
+		for name, value := range m.published(record) {
+			text, err := json.MarshalIndent(value, "", "  ")
+			if err == nil {
+				err = writeGuestFile(filepath.Join(folder, name), string(text)+"\n")
+			}
+			wanted[name] = true
+			problems = append(problems, err)
+		}
+	}
+	for _, pattern := range []string{"*.json", "vm-configs/*.json"} {
+		files, err := filepath.Glob(filepath.Join(folder, pattern))
+		problems = append(problems, err)
+		for _, file := range files {
+			name, err := filepath.Rel(folder, file)
+			if err == nil && !wanted[name] {
+				err = removeIfThere(file)
+			}
+			problems = append(problems, err)
+		}
+	}
+	if len(records) == 0 {
+		// Folders with something else in them stay.
+		_ = os.Remove(filepath.Join(folder, "vm-configs"))
+		_ = os.Remove(folder)
 	}
 	return errors.Join(problems...)
 }
@@ -97,7 +153,7 @@ func (m *Manager) writeGuestFiles(record *registry.Container) error {
 	if err := files.Ensure(record.Name, record.Address.IPv4); err != nil {
 		return err
 	}
-	if err := files.Authorize([]string{serviceUser}, record.AuthorizedKeys); err != nil {
+	if err := files.Authorize([]string{serviceUser}, record.MemberKeys()); err != nil {
 		return err
 	}
 	others, err := m.peers(record)

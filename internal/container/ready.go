@@ -10,12 +10,14 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"time"
 
 	"devhost/internal/engine"
 	"devhost/internal/execx"
 	"devhost/internal/registry"
+	"devhost/internal/terminal"
 )
 
 // sshPoll is how often sshd is tried while the guest starts.
@@ -27,7 +29,7 @@ func (m *Manager) waitForSSH(ctx context.Context, record *registry.Container) er
 	tick := time.NewTicker(sshPoll)
 	defer tick.Stop()
 	for {
-		if m.sshAnswers(ctx, address, time.Second) {
+		if m.sshAnswers(ctx, address) {
 			return nil
 		}
 		state, err := m.Engine.State(record.Name)
@@ -35,7 +37,7 @@ func (m *Manager) waitForSSH(ctx context.Context, record *registry.Container) er
 			return err
 		}
 		if state.Status == engine.Stopped || state.Status == engine.Failed {
-			return &engine.StartError{Name: record.Name, Reason: "it ended before its sshd answered: " + state.Detail, LogPath: m.Registry.Log(record.Name)}
+			return &engine.StartError{Name: record.Name, Reason: strings.TrimSuffix("it ended before its sshd answered: "+state.Detail, ": "), LogPath: m.Registry.Log(record.Name), Tail: endOf(m.Registry.Log(record.Name))}
 		}
 		select {
 		case <-ctx.Done():
@@ -45,16 +47,33 @@ func (m *Manager) waitForSSH(ctx context.Context, record *registry.Container) er
 	}
 }
 
+// endOf is the last lines of a console log.
+func endOf(path string) []string {
+	const most = 8 << 10
+	file, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.Size() > most {
+		_, _ = file.Seek(-most, io.SeekEnd)
+	}
+	text, _ := io.ReadAll(io.LimitReader(file, most))
+	return lastLines(string(text))
+}
+
 // sshAnswers tells whether a server at the address sends the greeting of
 // RFC 4253, section 4.2.
-func (m *Manager) sshAnswers(ctx context.Context, address string, timeout time.Duration) bool {
-	dialer := net.Dialer{Timeout: timeout}
+func (m *Manager) sshAnswers(ctx context.Context, address string) bool {
+	// Before the guest's interface is up, a first packet is lost, and the
+	// kernel would send it again after a second.
+	dialer := net.Dialer{Timeout: 100 * time.Millisecond}
 	connection, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return false
 	}
 	defer connection.Close()
-	_ = connection.SetReadDeadline(time.Now().Add(timeout))
+	_ = connection.SetReadDeadline(time.Now().Add(time.Second))
 	greeting, err := bufio.NewReader(io.LimitReader(connection, 256)).ReadString('\n')
 	return err == nil && strings.HasPrefix(greeting, "SSH-")
 }
@@ -97,10 +116,8 @@ func (m *Manager) waitForUnits(ctx context.Context, name string) ([]Unit, error)
 		case <-time.After(poll):
 		}
 	}
-	// The wait may have used up its time; asking what is wrong gets its own.
-	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-	defer cancel()
-	return m.TroubledUnits(asking, name)
+	// The wait may have used up its time; asking what is wrong has its own.
+	return m.TroubledUnits(context.WithoutCancel(ctx), name)
 }
 
 func (m *Manager) queueLength(ctx context.Context, name string) (int, error) {
@@ -120,26 +137,15 @@ func (m *Manager) lastLogLine(ctx context.Context, name string) string {
 	if err != nil {
 		return ""
 	}
-	return printable(strings.TrimSpace(string(output)))
-}
-
-// printable keeps a guest from writing control sequences to a person's
-// terminal.
-func printable(line string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '\t' {
-			return ' '
-		}
-		if r < ' ' || (r >= 0x7f && r < 0xa0) {
-			return -1
-		}
-		return r
-	}, line)
+	return terminal.Line(strings.TrimSpace(string(output)))
 }
 
 // TroubledUnits are the units that failed or still start. The JSON is that of
 // systemctl list-units --output=json (systemd 246 and later).
 func (m *Manager) TroubledUnits(ctx context.Context, name string) ([]Unit, error) {
+	// A guest must not be able to hold up whoever asks.
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	output, err := m.guestOutput(ctx, name, guestProgram("systemctl"), "list-units", "--all", "--state=failed,activating", "--output=json", "--no-pager")
 	if err != nil {
 		return nil, err
@@ -150,7 +156,7 @@ func (m *Manager) TroubledUnits(ctx context.Context, name string) ([]Unit, error
 	}
 	units := make([]Unit, 0, len(listed))
 	for _, entry := range listed {
-		unit := Unit{Name: printable(entry.Unit), State: printable(entry.Active), Description: printable(entry.Description)}
+		unit := Unit{Name: terminal.Line(entry.Unit), State: terminal.Line(entry.Active), Description: terminal.Line(entry.Description)}
 		if unit.State == "failed" {
 			unit.Log = m.unitLog(ctx, name, unit.Name)
 		}
@@ -166,16 +172,45 @@ func (m *Manager) unitLog(ctx context.Context, name, unit string) []string {
 	}
 	var lines []string
 	for line := range strings.Lines(string(output)) {
-		lines = append(lines, printable(strings.TrimRight(line, "\n")))
+		lines = append(lines, terminal.Line(strings.TrimRight(line, "\n")))
 	}
 	return lines
 }
 
+const (
+	// askTimeout is how long a guest may take to say how its units are.
+	askTimeout = 10 * time.Second
+	// mostAnswer bounds what a guest may answer, in bytes.
+	mostAnswer = 1 << 20
+)
+
+// answer collects what a guest says, up to mostAnswer bytes; then it ends the
+// command.
+type answer struct {
+	bytes.Buffer
+	end      func()
+	overflow bool
+}
+
+func (a *answer) Write(data []byte) (int, error) {
+	if a.Len()+len(data) > mostAnswer {
+		a.overflow = true
+		a.end()
+		return len(data), nil
+	}
+	return a.Buffer.Write(data)
+}
+
 func (m *Manager) guestOutput(ctx context.Context, name string, argv ...string) ([]byte, error) {
-	var stdout, stderr bytes.Buffer
-	status, err := m.Guest.Run(ctx, name, &stdout, &stderr, argv...)
+	running, end := context.WithCancel(ctx)
+	defer end()
+	stdout, stderr := answer{end: end}, answer{end: end}
+	status, err := m.Guest.Run(running, name, &stdout, &stderr, argv...)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
+	}
+	if stdout.overflow || stderr.overflow {
+		return nil, fmt.Errorf("%s in container %s says more than %d bytes", argv[0], name, mostAnswer)
 	}
 	if err != nil {
 		return nil, err
@@ -186,22 +221,23 @@ func (m *Manager) guestOutput(ctx context.Context, name string, argv ...string) 
 	return stdout.Bytes(), nil
 }
 
+// mostLines is how many of a command's last lines an error shows.
+const mostLines = 20
+
 func lastLines(text string) []string {
-	const most = 20
 	var lines []string
 	for line := range strings.Lines(text) {
-		lines = append(lines, printable(strings.TrimRight(line, "\n")))
+		lines = append(lines, terminal.Line(strings.TrimRight(line, "\n")))
 	}
-	if len(lines) > most {
-		lines = lines[len(lines)-most:]
-	}
-	return lines
+	return lines[max(0, len(lines)-mostLines):]
 }
 
 // SwitchError says that the guest did not take its new system.
 type SwitchError struct {
 	Name       string
 	ExitStatus int
+	// TimedOut is how long it was waited for, if that was too long.
+	TimedOut time.Duration
 	// Output holds the last lines of switch-to-configuration.
 	Output []string
 	// Units are those that failed.
@@ -210,7 +246,11 @@ type SwitchError struct {
 
 func (s *SwitchError) Error() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "container %s could not switch to its new system (switch-to-configuration ended with exit code %d)", s.Name, s.ExitStatus)
+	if s.TimedOut > 0 {
+		fmt.Fprintf(&text, "container %s did not switch to its new system within %s; wait longer with --timeout", s.Name, s.TimedOut)
+	} else {
+		fmt.Fprintf(&text, "container %s could not switch to its new system (switch-to-configuration ended with exit code %d)", s.Name, s.ExitStatus)
+	}
 	for _, line := range s.Output {
 		text.WriteString("\n  " + line)
 	}
@@ -234,15 +274,24 @@ func describeUnits(text io.Writer, units []Unit) {
 
 // switchTo makes the running guest take a system. The output is kept for the
 // error and shown as detail while it runs.
-func (m *Manager) switchTo(ctx context.Context, name, system string) error {
-	var output bytes.Buffer
-	shown := &execx.LineWriter{Line: func(line string) { m.Reporter.Detail(printable(line)) }}
-	sink := io.MultiWriter(&output, shown)
-	status, err := m.Guest.Run(ctx, name, sink, sink, system+"/bin/switch-to-configuration", "switch")
-	err = errors.Join(err, shown.Close())
+func (m *Manager) switchTo(ctx context.Context, name, system string, timeout time.Duration) error {
+	var output []string
+	sink := &execx.LineWriter{Line: func(line string) {
+		line = terminal.Line(line)
+		m.Reporter.Detail(line)
+		output = append(output, line)
+		output = output[max(0, len(output)-mostLines):]
+	}}
+	limited, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	status, err := m.Guest.Run(limited, name, sink, sink, system+"/bin/switch-to-configuration", "switch")
+	err = errors.Join(err, sink.Close())
 	// First: an interruption has many faces, depending on when it comes.
 	if ctx.Err() != nil {
 		return fmt.Errorf("switching container %s to its new system was interrupted: %w", name, ctx.Err())
+	}
+	if limited.Err() != nil {
+		return &SwitchError{Name: name, TimedOut: timeout, Output: output, Units: m.unitsAfterSwitch(ctx, name)}
 	}
 	if err != nil {
 		return err
@@ -250,9 +299,13 @@ func (m *Manager) switchTo(ctx context.Context, name, system string) error {
 	if status == 0 {
 		return nil
 	}
+	return &SwitchError{Name: name, ExitStatus: status, Output: output, Units: m.unitsAfterSwitch(ctx, name)}
+}
+
+func (m *Manager) unitsAfterSwitch(ctx context.Context, name string) []Unit {
 	units, err := m.TroubledUnits(context.WithoutCancel(ctx), name)
 	if err != nil {
 		m.Logger.Warn("cannot ask for the failed units", "container", name, "error", err)
 	}
-	return &SwitchError{Name: name, ExitStatus: status, Output: lastLines(output.String()), Units: units}
+	return units
 }

@@ -12,19 +12,6 @@ import (
 	"devhost/internal/engine"
 )
 
-func TestPrintable(t *testing.T) {
-	for text, want := range map[string]string{
-		"plain":               "plain",
-		"tab\there":           "tab here",
-		"\x1b[2Jcleared\x07":  "[2Jcleared",
-		"Grüße\u0085\u009b1m": "Grüße1m",
-	} {
-		if got := printable(text); got != want {
-			t.Errorf("%q becomes %q, not %q", text, got, want)
-		}
-	}
-}
-
 // failedUnit is an answer of systemctl 252 list-units --output=json.
 const failedUnit = `[{"unit":"trouble.service","load":"loaded","active":"failed","sub":"failed","description":"A service that fails"},
 {"unit":"slow.service","load":"loaded","active":"activating","sub":"start","description":"Slow"}]`
@@ -40,7 +27,7 @@ func TestUnitsOfANewContainer(t *testing.T) {
 		t.Errorf("the queue was not waited for: %v", w.jobs)
 	}
 	want := []Unit{
-		{Name: "trouble.service", State: "failed", Description: "A service that fails", Log: []string{"one", "log of --unit=trouble.service[2J"}},
+		{Name: "trouble.service", State: "failed", Description: "A service that fails", Log: []string{"one", "log of --unit=trouble.service"}},
 		{Name: "slow.service", State: "activating", Description: "Slow"},
 	}
 	if diff := cmp.Diff(want, result.Units); diff != "" {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -59,13 +58,9 @@ func hashOfGuestModule() (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), err
 }
 
-func asCaller(p person.Person) nix.Caller {
-	return nix.Caller{UID: p.UID, GID: p.GID, Groups: p.Groups, Home: p.Home}
-}
-
 // Snapshot implements Systems.
 func (s *NixSystems) Snapshot(ctx context.Context, source string, stdin io.Reader, caller person.Person, destination string) (provision.Snapshot, error) {
-	return provision.Take(ctx, source, stdin, asCaller(caller), destination)
+	return provision.Take(ctx, source, stdin, caller, destination)
 }
 
 // Resolve implements Systems.
@@ -77,21 +72,20 @@ func (s *NixSystems) Resolve(ctx context.Context, reference string, caller perso
 	if err := s.prepare(ctx, root); err != nil {
 		return registry.Pin{}, err
 	}
-	if old != nil && old.Kind == string(channel.Folder) {
-		if err := keepSource(root, old.StorePath); err != nil {
-			return registry.Pin{}, err
-		}
+	if old != nil && s.Client.Root(ctx, root, old.StorePath) != nil {
+		// Its source was collected: it is copied again.
+		old = nil
 	}
 	work := ""
 	if parsed.Kind == channel.Folder {
-		work = workTree(parsed.Folder)
+		work = workTree(caller, parsed.Folder)
 		if old == nil {
 			old = s.recallPin(ctx, caller, parsed, root)
 		}
 	}
 	resolver := channel.Resolver{Nix: s.Client, Logger: s.Client.Logger}
 	pin, err := resolver.Resolve(ctx, parsed, channel.ResolveOptions{
-		Caller: asCaller(caller), Old: old, GCRoot: root, Progress: channel.ReportBuild(s.Reporter),
+		Caller: caller, Old: old, GCRoot: root, Progress: channel.ReportBuild(s.Reporter),
 	})
 	if err != nil || (old != nil && pin == *old) {
 		return pin, err
@@ -101,16 +95,6 @@ func (s *NixSystems) Resolve(ctx context.Context, reference string, caller perso
 		s.Reporter.Warn(fmt.Sprintf("cannot remember the channel for the next container: %v", err))
 	}
 	return pin, nil
-}
-
-// keepSource makes a gc root of an earlier source, so that it can be used
-// again when the folder has not changed. A link below Nix' gcroots folder is
-// one; whether the source is there is looked at after that.
-func keepSource(root, storePath string) error {
-	if err := os.Remove(root); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return os.Symlink(storePath, root)
 }
 
 // prepare sees to a daemon and to the folder of a gc root.
@@ -181,6 +165,12 @@ func (s *NixSystems) Build(ctx context.Context, build Build) (string, error) {
 		build.Reporter.Warn(fmt.Sprintf("cannot remember the system for the next container: %v", err))
 	}
 	return system.Path, nil
+}
+
+// Idle implements Systems: a daemon that was started for this state folder
+// ends.
+func (s *NixSystems) Idle(ctx context.Context) error {
+	return s.Client.StopDaemon(ctx, s.Layout.Daemon())
 }
 
 // addGuestModule writes the embedded guest module to the store.

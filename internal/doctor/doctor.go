@@ -19,8 +19,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"devhost/internal/engine/supervisor"
 	"devhost/internal/execx"
 	"devhost/internal/network"
+	"devhost/internal/nix"
 )
 
 // Level says how bad a finding is.
@@ -65,6 +67,8 @@ type Host struct {
 	LookupHost func(ctx context.Context, name string) ([]string, error)
 	// ForwardDrops finds rules of others that drop forwarded traffic.
 	ForwardDrops func() ([]network.Finding, error)
+	// Resolvers are those of containers: network.ResolvConf.
+	Resolvers func() (network.Resolvers, error)
 }
 
 // The oldest versions that are known to work.
@@ -77,7 +81,7 @@ const (
 func (h *Host) Examine(ctx context.Context) []Finding {
 	var findings []Finding
 	for _, check := range []func(context.Context) []Finding{
-		h.root, h.userNamespaces, h.idmappedMounts, h.nspawn, h.nix, h.buildUsers, h.store, h.nftables, h.ports, h.dns,
+		h.root, h.userNamespaces, h.inotify, h.idmappedMounts, h.nspawn, h.nix, h.buildUsers, h.store, h.nftables, h.resolvers, h.ports, h.dns,
 	} {
 		findings = append(findings, check(ctx)...)
 	}
@@ -249,75 +253,73 @@ func older(version, than string) bool {
 }
 
 func (h *Host) buildUsers(ctx context.Context) []Finding {
-	const (
-		check  = "build users"
-		remedy = "run: make setup (it makes the group nixbld and its users); without them Nix builds as root"
-		conf   = "/etc/nix/nix.conf"
-	)
-	findings := h.buildGroup(ctx, check, conf, remedy)
-	if setting, found := nixSetting(h.path(conf), "sandbox"); found && setting != "true" {
-		findings = append(findings, Finding{Check: check, Level: Problem, Detail: fmt.Sprintf("sandbox = %s in %s: builders would see the host's files", setting, conf), Remedy: "set sandbox = true there and restart nix-daemon"})
+	const check = "build users"
+	settings, err := nix.ReadSettings(h.Root)
+	if err != nil {
+		return one(check, Problem, err.Error(), "mend "+nix.ConfigFile+", see: man nix.conf")
+	}
+	findings := h.buildGroup(ctx, check, settings)
+	if setting, found := settings["sandbox"]; found && setting != "true" {
+		findings = append(findings, Finding{Check: check, Level: Problem, Detail: fmt.Sprintf("sandbox = %s in %s: builders would see the host's files", setting, nix.ConfigFile), Remedy: "set sandbox = true there and restart nix-daemon"})
 	}
 	return findings
 }
 
-func (h *Host) buildGroup(ctx context.Context, check, conf, remedy string) []Finding {
-	if setting, _ := nixSetting(h.path(conf), "auto-allocate-uids"); setting == "true" {
+func (h *Host) buildGroup(ctx context.Context, check string, settings map[string]string) []Finding {
+	users, err := nix.FindBuildUsers(ctx, h.Runner, h.Root, settings)
+	var none *nix.NoBuildUsers
+	switch {
+	case errors.As(err, &none):
+		return one(check, Problem, none.Reason+": builders would be root", none.Remedy())
+	case err != nil:
+		return one(check, Problem, err.Error(), "see what this says: getent group nixbld")
+	case users.Allocated:
 		return one(check, Good, "Nix allocates them (auto-allocate-uids)", "")
 	}
-	group, found := nixSetting(h.path(conf), "build-users-group")
-	switch {
-	case found && group == "":
-		return one(check, Problem, "build-users-group is empty in "+conf+": builders would be root", "set build-users-group = nixbld there and restart nix-daemon")
-	case !found:
-		group = "nixbld"
-	}
-	data, err := os.ReadFile(h.path("/etc/group"))
-	if err != nil {
-		return one(check, Problem, err.Error(), remedy)
-	}
-	members, found := groupMembers(data, group)
-	if !found {
-		// The group may come from a directory service.
-		output, err := h.Runner.Output(ctx, execx.Command{Name: "getent", Args: []string{"group", group}, Timeout: 10 * time.Second})
-		if err == nil {
-			members, found = groupMembers(output, group)
-		}
-	}
-	switch {
-	case !found:
-		return one(check, Problem, "there is no group "+group, remedy)
-	case len(members) == 0:
-		return one(check, Problem, fmt.Sprintf("the group %s has no members", group), remedy)
-	}
-	return one(check, Good, fmt.Sprintf("%d in group %s", len(members), group), "")
+	return one(check, Good, fmt.Sprintf("%d in group %s", users.Members, users.Group), "")
 }
 
-// groupMembers reads the format of group(5).
-func groupMembers(data []byte, group string) (members []string, found bool) {
-	for line := range strings.Lines(string(data)) {
-		fields := strings.Split(strings.TrimSuffix(line, "\n"), ":")
-		if len(fields) == 4 && fields[0] == group {
-			return strings.FieldsFunc(fields[3], func(r rune) bool { return r == ',' }), true
-		}
+// inotify says how many guests the kernel's limit lets run. It is no problem:
+// what starts a container raises the limit.
+func (h *Host) inotify(context.Context) []Finding {
+	const (
+		check = "inotify instances"
+		name  = "fs.inotify.max_user_instances"
+	)
+	text, err := os.ReadFile(h.path("/proc/sys/fs/inotify/max_user_instances"))
+	if err != nil {
+		return one(check, Warning, "cannot be looked at: "+err.Error(), "use a kernel with CONFIG_INOTIFY_USER, and mount /proc")
 	}
-	return nil, false
+	most, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	switch {
+	case err != nil:
+		return one(check, Warning, fmt.Sprintf("%s is %q", name, text), fmt.Sprintf("run: sysctl -w %s=%d", name, supervisor.InotifyInstances))
+	case most < supervisor.InotifyInstances:
+		return one(check, Good, fmt.Sprintf("%d (%s), which is enough for few containers; devhost raises it to %d when it starts one", most, name, supervisor.InotifyInstances), "")
+	}
+	return one(check, Good, fmt.Sprintf("up to %d", most), "")
 }
 
-// nixSetting reads one setting of a nix.conf.
-func nixSetting(path, name string) (value string, found bool) {
-	data, err := os.ReadFile(path)
+// resolvers says what containers resolve names with.
+func (h *Host) resolvers(context.Context) []Finding {
+	const check = "resolvers"
+	resolvers, err := h.Resolvers()
 	if err != nil {
-		return "", false
+		return one(check, Warning, err.Error(), "mend /etc/resolv.conf, see: man resolv.conf")
 	}
-	for line := range strings.Lines(string(data)) {
-		line, _, _ = strings.Cut(line, "#")
-		key, setting, isSetting := strings.Cut(line, "=")
-		if isSetting && strings.TrimSpace(key) == name {
-			value, found = strings.TrimSpace(setting), true
+	var findings []Finding
+	if len(resolvers.Upstream) > 0 {
+		addresses := make([]string, len(resolvers.Upstream))
+		for i, address := range resolvers.Upstream {
+			addresses[i] = address.String()
 		}
+		findings = one(check, Good, fmt.Sprintf("containers use %s (%s)", strings.Join(addresses, ", "), resolvers.Source), "")
 	}
-	return value, found
+	for _, note := range resolvers.Notes {
+		detail := strings.TrimSuffix(note, "; "+network.ResolverRemedy)
+		findings = append(findings, Finding{Check: check, Level: Warning, Detail: detail, Remedy: network.ResolverRemedy})
+	}
+	return findings
 }
 
 func (h *Host) store(context.Context) []Finding {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"devhost/internal/execx"
 	"devhost/internal/execx/execxtest"
 	"devhost/internal/network"
+	"devhost/internal/nix"
 )
 
 const (
@@ -36,6 +38,7 @@ func newFixture(t *testing.T) *fixture {
 	root := t.TempDir()
 	f := &fixture{root: root, runner: execxtest.New(t)}
 	f.write(t, "/proc/sys/user/max_user_namespaces", "96365\n")
+	f.write(t, "/proc/sys/fs/inotify/max_user_instances", "8192\n")
 	f.write(t, "/etc/group", "root:x:0:\nnixbld:x:30000:nixbld1,nixbld2\n")
 	f.write(t, "/nix/store/.keep", "")
 	f.host = &Host{
@@ -45,6 +48,9 @@ func newFixture(t *testing.T) *fixture {
 		Free:         func(string) (int64, error) { return 76 << 30, nil },
 		LookupHost:   func(context.Context, string) ([]string, error) { return nil, errors.New("unexpected lookup") },
 		ForwardDrops: func() ([]network.Finding, error) { return nil, nil },
+		Resolvers: func() (network.Resolvers, error) {
+			return network.Resolvers{Upstream: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")}, Source: "/etc/resolv.conf"}, nil
+		},
 	}
 	return f
 }
@@ -85,6 +91,7 @@ func TestHealthyHost(t *testing.T) {
 	want := []Finding{
 		{"root", Good, "running as root", ""},
 		{"user namespaces", Good, "up to 96365", ""},
+		{"inotify instances", Good, "up to 8192", ""},
 		{"idmapped mounts", Good, "work at ROOT", ""},
 		{"systemd-nspawn", Good, "version 252", ""},
 		{"Nix", Good, "version 2.8.0", ""},
@@ -93,6 +100,7 @@ func TestHealthyHost(t *testing.T) {
 		{"store", Good, "76 GiB free at ROOT/nix/store", ""},
 		{"nftables", Good, "can be used", ""},
 		{"foreign forward rules", Good, "none drops the traffic of containers", ""},
+		{"resolvers", Good, "containers use 192.0.2.53, 2001:db8::53 (/etc/resolv.conf)", ""},
 		{"port 80", Good, "is free", ""},
 		{"port 443", Good, "is free", ""},
 		{"DNS", Good, "devhost.localhost is this machine by itself; for others, choose a public domain with --domain", ""},
@@ -132,7 +140,10 @@ func TestHealthy(t *testing.T) {
 
 // TestFindings: each thing that can be wrong is said, with what to do.
 func TestFindings(t *testing.T) {
-	const setup = "run: make setup (it makes the group nixbld and its users); without them Nix builds as root"
+	setup := (&nix.NoBuildUsers{Group: "nixbld"}).Remedy()
+	if !strings.Contains(setup, "groupadd --system nixbld") || !strings.Contains(setup, "useradd --system") {
+		t.Errorf("the remedy for missing build users is no command: %s", setup)
+	}
 	sudo := "run: sudo devhost doctor"
 	users := func(h *Host) []Finding { return h.buildUsers(context.Background()) }
 	for _, test := range []struct {
@@ -217,7 +228,7 @@ func TestFindings(t *testing.T) {
 				f.write(t, "/etc/group", "root:x:0:\n")
 				f.runner.Expect("^getent group nixbld$", "", &execx.Error{Argv: []string{"getent"}, ExitCode: 2})
 			},
-			users, []Finding{{"build users", Problem, "there is no group nixbld", setup}},
+			users, []Finding{{"build users", Problem, "there is no group nixbld: builders would be root", setup}},
 		},
 		{
 			"build users of a directory service", func(t *testing.T, f *fixture) {
@@ -228,7 +239,7 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			"no build users", func(t *testing.T, f *fixture) { f.write(t, "/etc/group", "nixbld:x:30000:\n") },
-			users, []Finding{{"build users", Problem, "the group nixbld has no members", setup}},
+			users, []Finding{{"build users", Problem, "the group nixbld has no members: builders would be root", setup}},
 		},
 		{
 			"other group of build users", func(t *testing.T, f *fixture) {
@@ -239,13 +250,61 @@ func TestFindings(t *testing.T) {
 		},
 		{
 			"empty setting for build users", func(t *testing.T, f *fixture) { f.write(t, "/etc/nix/nix.conf", "# ours\nbuild-users-group =\n") },
-			users, []Finding{{"build users", Problem, "build-users-group is empty in /etc/nix/nix.conf: builders would be root", "set build-users-group = nixbld there and restart nix-daemon"}},
+			users, []Finding{{"build users", Problem, "build-users-group is empty in /etc/nix/nix.conf: builders would be root", (&nix.NoBuildUsers{}).Remedy()}},
 		},
 		{
 			"allocated build users", func(t *testing.T, f *fixture) {
 				f.write(t, "/etc/nix/nix.conf", "auto-allocate-uids = true\nbuild-users-group =\n")
 			},
 			users, []Finding{{"build users", Good, "Nix allocates them (auto-allocate-uids)", ""}},
+		},
+		{
+			"settings in an included file", func(t *testing.T, f *fixture) {
+				f.write(t, "/etc/nix/nix.conf", "include more.conf\n!include /etc/nix/none.conf\n")
+				f.write(t, "/etc/nix/more.conf", "build-users-group = builders\nsandbox = false\n")
+				f.write(t, "/etc/group", "nixbld:x:30000:\nbuilders:x:400:b1\n")
+			},
+			users, []Finding{
+				{"build users", Good, "1 in group builders", ""},
+				{"build users", Problem, "sandbox = false in /etc/nix/nix.conf: builders would see the host's files", "set sandbox = true there and restart nix-daemon"},
+			},
+		},
+		{
+			"settings that cannot be read", func(t *testing.T, f *fixture) { f.write(t, "/etc/nix/nix.conf", "include none.conf\n") },
+			users, []Finding{{"build users", Problem, "cannot read what /etc/nix/nix.conf includes: open ROOT/etc/nix/none.conf: no such file or directory", "mend /etc/nix/nix.conf, see: man nix.conf"}},
+		},
+		{
+			"few inotify instances", func(t *testing.T, f *fixture) { f.write(t, "/proc/sys/fs/inotify/max_user_instances", "128\n") },
+			func(h *Host) []Finding { return h.inotify(context.Background()) },
+			[]Finding{{"inotify instances", Good, "128 (fs.inotify.max_user_instances), which is enough for few containers; devhost raises it to 8192 when it starts one", ""}},
+		},
+		{
+			"a resolver is left out", func(_ *testing.T, f *fixture) {
+				f.host.Resolvers = func() (network.Resolvers, error) {
+					return network.Resolvers{Upstream: []netip.Addr{netip.MustParseAddr("192.0.2.53")}, Source: "/etc/resolv.conf", Notes: []string{"left out"}}, nil
+				}
+			},
+			func(h *Host) []Finding { return h.resolvers(context.Background()) },
+			[]Finding{
+				{"resolvers", Good, "containers use 192.0.2.53 (/etc/resolv.conf)", ""},
+				{"resolvers", Warning, "left out", network.ResolverRemedy},
+			},
+		},
+		{
+			"no resolver", func(_ *testing.T, f *fixture) {
+				f.host.Resolvers = func() (network.Resolvers, error) {
+					return network.Resolvers{Notes: []string{"there is none; " + network.ResolverRemedy}}, nil
+				}
+			},
+			func(h *Host) []Finding { return h.resolvers(context.Background()) },
+			[]Finding{{"resolvers", Warning, "there is none", network.ResolverRemedy}},
+		},
+		{
+			"unreadable resolvers", func(_ *testing.T, f *fixture) {
+				f.host.Resolvers = func() (network.Resolvers, error) { return network.Resolvers{}, errors.New("broken") }
+			},
+			func(h *Host) []Finding { return h.resolvers(context.Background()) },
+			[]Finding{{"resolvers", Warning, "broken", "mend /etc/resolv.conf, see: man resolv.conf"}},
 		},
 		{
 			"no sandbox", func(t *testing.T, f *fixture) { f.write(t, "/etc/nix/nix.conf", "sandbox = relaxed\n") },

@@ -53,7 +53,7 @@ type State struct {
 type Engine interface {
 	Features() Features
 	// Start starts the container from its record and returns when the guest's
-	// PID 1 says that it is up. Starting a running container does nothing.
+	// PID 1 runs and its network is connected; what it starts takes longer. Starting a running container does nothing.
 	Start(ctx context.Context, name string) error
 	// Stop asks the guest to power off, waits up to timeout, then kills. Where
 	// nothing runs it clears what a killed supervisor left.

@@ -331,8 +331,12 @@ func (t *tail) lines() []string {
 	return lines
 }
 
+// longestLine bounds what a LineWriter keeps, in bytes.
+const longestLine = 64 << 10
+
 // LineWriter calls a function for every complete line that is written to it,
-// without the line's end. Close hands over an unfinished last line.
+// without the line's end. A line of more than longestLine bytes comes in
+// pieces. Close hands over an unfinished last line.
 type LineWriter struct {
 	Line    func(line string)
 	partial []byte
@@ -343,6 +347,10 @@ func (w *LineWriter) Write(data []byte) (int, error) {
 	for {
 		end := bytes.IndexByte(w.partial, '\n')
 		if end < 0 {
+			if len(w.partial) > longestLine {
+				w.Line(string(w.partial))
+				w.partial = nil
+			}
 			return len(data), nil
 		}
 		w.Line(strings.TrimSuffix(string(w.partial[:end]), "\r"))

@@ -31,10 +31,6 @@ type Finding struct {
 	Remedy string
 }
 
-func (f Finding) String() string {
-	return fmt.Sprintf("%s table %s, chain %s: %s; %s", f.Family, f.Table, f.Chain, f.What, f.Remedy)
-}
-
 // ForeignForwardDrops finds packet filters of others that drop what containers
 // send to the outside, or the answers: docker's, firewalld's, ufw's, for
 // example. Every nftables chain at the forward hook (iptables-nft is among

@@ -327,7 +327,9 @@ func (l *lab) detach(addresses Addresses) {
 
 func (l *lab) setPeers(groups map[string][]Addresses) {
 	l.Helper()
-	l.do(func() error { return l.network.SetPeers(l.Context(), groups) })
+	l.do(func() error {
+		return l.network.SetPeers(l.Context(), func() (map[string][]Addresses, error) { return groups, nil })
+	})
 }
 
 func (l *lab) allocate(name string) Addresses {

@@ -361,16 +361,25 @@ func waitOnce(ctx context.Context, name string) (netlink.Link, error) {
 }
 
 // SetPeers says which containers reach each other: those in one group, and no
-// others. groups replaces what was set before; its keys name the groups (owner
-// and environment, say) and only have to be stable. It must be called when a
-// container is added or removed: addresses are used again. A container may be
-// in one group only. Connections that are no longer allowed stop at once.
-func (n *Network) SetPeers(ctx context.Context, groups map[string][]Addresses) error {
-	members, err := n.number(groups)
-	if err != nil {
-		return err
-	}
+// others. What groups returns replaces what was set before; its keys name the
+// groups (owner and environment, say) and only have to be stable. groups is
+// called while the network's lock is held, so that of two calls at once, the
+// one that sets last has also looked last; it must not call this Network. An
+// error of it changes nothing and is returned.
+//
+// SetPeers must be called when a container is added or removed: addresses are
+// used again. A container may be in one group only. Connections that are no
+// longer allowed stop at once.
+func (n *Network) SetPeers(ctx context.Context, groups func() (map[string][]Addresses, error)) error {
 	return n.locked(ctx, func() error {
+		wanted, err := groups()
+		if err != nil {
+			return err
+		}
+		members, err := n.number(wanted)
+		if err != nil {
+			return err
+		}
 		filter, err := openFirewall(n.host)
 		if err != nil {
 			return err

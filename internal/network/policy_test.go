@@ -186,8 +186,10 @@ func TestPeers(t *testing.T) {
 
 	l.run("two groups", func(t *testing.T) {
 		err := l.host.try(func() error {
-			return l.network.SetPeers(t.Context(), map[string][]Addresses{
-				"one": {a.Addresses, b.Addresses}, "two": {b.Addresses, c.Addresses},
+			return l.network.SetPeers(t.Context(), func() (map[string][]Addresses, error) {
+				return map[string][]Addresses{
+					"one": {a.Addresses, b.Addresses}, "two": {b.Addresses, c.Addresses},
+				}, nil
 			})
 		})
 		if err == nil {

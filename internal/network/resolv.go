@@ -34,10 +34,13 @@ type Resolvers struct {
 	Upstream []netip.Addr
 	// Source is the file that they are from.
 	Source string
-	// Notes say what was left out and why, and what can be done about it; for
-	// doctor, and as comments in Content.
+	// Notes say what was left out and why; for doctor, and as comments in
+	// Content. What to do about it is ResolverRemedy.
 	Notes []string
 }
+
+// ResolverRemedy is what to do where resolvers are left out.
+const ResolverRemedy = "name the resolver of the network in /etc/resolv.conf, or run systemd-resolved, whose upstream resolvers are found"
 
 // ResolvConf finds the resolvers that containers can use: the host's own ones,
 // without those that answer on the host only (loopback addresses, addresses of
@@ -75,8 +78,7 @@ func resolversFrom(files []string, read func(string) ([]byte, error), interfaceA
 		first = &Resolvers{}
 	}
 	first.Notes = append(first.Notes,
-		"containers have no resolver: none of "+strings.Join(files, ", ")+" names one that they can reach",
-		"name the resolver of the network in /etc/resolv.conf, or run systemd-resolved, whose upstream resolvers are found")
+		"containers have no resolver: none of "+strings.Join(files, ", ")+" names one that they can reach; "+ResolverRemedy)
 	first.render(nil, nil)
 	return *first, nil
 }

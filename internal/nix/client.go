@@ -167,28 +167,19 @@ func CheckStorePath(path string) error {
 	return nil
 }
 
-// IsValid says whether the store has the path. It asks the daemon.
-func (c *Client) IsValid(ctx context.Context, path string) (bool, error) {
-	if err := CheckStorePath(path); err != nil {
-		return false, err
-	}
-	err := c.Runner.Run(ctx, c.command("nix-store", "--check-validity", path))
-	var failure *execx.Error
-	if errors.As(err, &failure) && failure.ExitCode == 1 && strings.Contains(strings.Join(failure.Tail, "\n"), "is not valid") {
-		return false, nil
-	}
-	return err == nil, explain(err)
-}
-
 // Root registers a garbage collector root: path is a symbolic link, made or
-// replaced here, that keeps target. The daemon is asked, so a target that has
-// just been collected is an error.
+// replaced here, that keeps target. A target that has just been collected is an
+// error. No process is started for a target that is there, unless a garbage
+// collector runs.
 func (c *Client) Root(ctx context.Context, path, target string) error {
 	if err := CheckStorePath(target); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("cannot make the folder for garbage collector roots: %w", err)
+	}
+	if rootWhileNobodyCollects(path, target) {
+		return nil
 	}
 	err := c.Runner.Run(ctx, c.command("nix-store", "--option", "substitute", "false", "--realise", target, "--add-root", path))
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,13 +18,14 @@ import (
 	"github.com/google/renameio/v2"
 
 	"devhost/internal/execx"
+	"devhost/internal/process"
 )
 
 // DefaultSocket is where a Nix daemon listens.
 const DefaultSocket = "/nix/var/nix/daemon-socket/socket"
 
-// configFile is the host's own configuration of Nix.
-const configFile = "/etc/nix/nix.conf"
+// ConfigFile is the host's own configuration of Nix.
+const ConfigFile = "/etc/nix/nix.conf"
 
 // daemonStartTimeout is how long a daemon may take to answer.
 const daemonStartTimeout = 20 * time.Second
@@ -62,10 +62,16 @@ type NoBuildUsers struct {
 }
 
 func (n *NoBuildUsers) Error() string {
+	return n.Reason + ": builders would be root on this host, sandbox or not; " + n.Remedy()
+}
+
+// Remedy is what to do about it: commands, the longer ones on lines of their
+// own.
+func (n *NoBuildUsers) Remedy() string {
 	if n.Group == "" {
-		return n.Reason + ": builders would be root on this host, sandbox or not; remove the line from " + configFile + ", restart the Nix daemon, and see that the build users exist:\n" + buildUserCommands("nixbld")
+		return "remove the line from " + ConfigFile + ", restart the Nix daemon, and see that the build users exist:\n" + buildUserCommands("nixbld")
 	}
-	return n.Reason + ": without build users, builders would be root on this host; make them with:\n" + buildUserCommands(n.Group)
+	return "make the build users with:\n" + buildUserCommands(n.Group)
 }
 
 func buildUserCommands(group string) string {
@@ -76,41 +82,59 @@ func buildUserCommands(group string) string {
 // CheckBuildUsers refuses a host on which builders would run as root: the
 // error is *NoBuildUsers.
 func (c *Client) CheckBuildUsers(ctx context.Context) error {
-	settings, err := readConfig(configFile, os.ReadFile)
+	settings, err := ReadSettings("/")
 	if err != nil {
 		return err
+	}
+	_, err = FindBuildUsers(ctx, c.Runner, "/", settings)
+	return err
+}
+
+// BuildUsers are the users of a host that builders run as.
+type BuildUsers struct {
+	// Allocated says that Nix takes unused ids as it needs them; then there is
+	// no group.
+	Allocated bool
+	Group     string
+	// Members is how many users are in the group, at least one.
+	Members int
+}
+
+// FindBuildUsers finds the build users by the host's settings, and those of
+// the group by root/etc/group and getent(1). The error is *NoBuildUsers where
+// there are none.
+func FindBuildUsers(ctx context.Context, runner execx.Runner, root string, settings map[string]string) (BuildUsers, error) {
+	if settings["auto-allocate-uids"] == "true" {
+		return BuildUsers{Allocated: true}, nil
 	}
 	group, set := settings["build-users-group"]
 	if !set {
 		group = "nixbld"
 	}
-	if settings["auto-allocate-uids"] == "true" {
-		return nil
-	}
 	if group == "" {
-		return &NoBuildUsers{Reason: "build-users-group is empty in " + configFile}
+		return BuildUsers{}, &NoBuildUsers{Reason: "build-users-group is empty in " + ConfigFile}
 	}
-	data, err := os.ReadFile("/etc/group")
+	data, err := os.ReadFile(filepath.Join(root, "/etc/group"))
 	if err != nil {
-		return fmt.Errorf("cannot read the groups of this host: %w", err)
+		return BuildUsers{}, fmt.Errorf("cannot read the groups of this host: %w", err)
 	}
 	members, found := groupMembers(data, group)
 	if !found {
 		// The group may come from a directory service.
-		output, err := c.Runner.Output(ctx, execx.Command{Name: "getent", Args: []string{"group", group}})
+		output, err := runner.Output(ctx, execx.Command{Name: "getent", Args: []string{"group", group}, Timeout: 10 * time.Second})
 		var failure *execx.Error
 		if err != nil && !errors.As(err, &failure) {
-			return err
+			return BuildUsers{}, err
 		}
 		members, found = groupMembers(output, group)
 	}
 	switch {
 	case !found:
-		return &NoBuildUsers{Group: group, Reason: "there is no group " + group}
+		return BuildUsers{}, &NoBuildUsers{Group: group, Reason: "there is no group " + group}
 	case members == 0:
-		return &NoBuildUsers{Group: group, Reason: "the group " + group + " has no members"}
+		return BuildUsers{}, &NoBuildUsers{Group: group, Reason: "the group " + group + " has no members"}
 	}
-	return nil
+	return BuildUsers{Group: group, Members: members}, nil
 }
 
 // groupMembers counts the members of a group in the format of group(5).
@@ -123,6 +147,12 @@ func groupMembers(data []byte, group string) (members int, found bool) {
 		}
 	}
 	return 0, false
+}
+
+// ReadSettings reads the settings of root/etc/nix/nix.conf, and of what it
+// includes below root. A missing file has no settings.
+func ReadSettings(root string) (map[string]string, error) {
+	return readConfig(ConfigFile, func(path string) ([]byte, error) { return os.ReadFile(filepath.Join(root, path)) })
 }
 
 // readConfig reads the settings of a nix.conf(5), following include lines. A
@@ -176,10 +206,7 @@ func answers(ctx context.Context, socket string) error {
 // daemonRecord says which daemon we started.
 type daemonRecord struct {
 	Version int `json:"version"`
-	PID     int `json:"pid"`
-	// Started is the start time of the process: field 22 of /proc/PID/stat,
-	// in clock ticks since boot. A pid alone may belong to another by now.
-	Started uint64 `json:"started"`
+	process.ID
 }
 
 func daemonRecordPath(runtimeDir string) string { return filepath.Join(runtimeDir, "nix-daemon.json") }
@@ -223,7 +250,7 @@ func (c *Client) startDaemon(ctx context.Context, runtimeDir string) error {
 		return fmt.Errorf("cannot write the log of the Nix daemon: %w", err)
 	}
 	defer log.Close()
-	process, err := c.Runner.Start(execx.Command{
+	daemon, err := c.Runner.Start(execx.Command{
 		Name: program("nix-daemon"), Env: daemonEnvironment(offline(ctx)), Dir: "/",
 		Stdout: log, Stderr: log,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
@@ -232,23 +259,23 @@ func (c *Client) startDaemon(ctx context.Context, runtimeDir string) error {
 		return explain(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- process.Wait() }()
-	started, err := startTime(process.Pid())
+	go func() { ended <- daemon.Wait() }()
+	id, err := process.Of(daemon.Pid())
 	if err == nil {
-		err = writeDaemonRecord(runtimeDir, daemonRecord{Version: 1, PID: process.Pid(), Started: started})
+		err = writeDaemonRecord(runtimeDir, daemonRecord{Version: 1, ID: id})
 	}
 	if err == nil {
 		err = c.awaitDaemon(ctx, ended)
 	}
 	if err != nil {
-		_ = process.Signal(syscall.SIGKILL)
+		_ = daemon.Signal(syscall.SIGKILL)
 		_ = os.Remove(daemonRecordPath(runtimeDir))
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return &DaemonDown{Socket: c.socket(), Log: logPath, Err: err}
 	}
-	c.Logger.Info("started a Nix daemon", "pid", process.Pid())
+	c.Logger.Info("started a Nix daemon", "pid", daemon.Pid())
 	return nil
 }
 
@@ -294,7 +321,7 @@ func offline(ctx context.Context) bool {
 	if os.Getenv("DEVHOST_OFFLINE") == "1" {
 		return true
 	}
-	if _, err := os.Stat(configFile); err == nil {
+	if _, err := os.Stat(ConfigFile); err == nil {
 		return false
 	}
 	waiting, cancel := context.WithTimeout(ctx, time.Second)
@@ -321,7 +348,7 @@ func (c *Client) StopDaemon(ctx context.Context, runtimeDir string) error {
 	}
 	var record daemonRecord
 	if err == nil && json.Unmarshal(data, &record) == nil {
-		if err := stopProcess(ctx, record); err != nil {
+		if err := stopDaemon(ctx, record.ID); err != nil {
 			return err
 		}
 	}
@@ -333,31 +360,28 @@ func (c *Client) StopDaemon(ctx context.Context, runtimeDir string) error {
 	return nil
 }
 
-// stopProcess terminates, then kills, the recorded process and waits for its
+// stopDaemon terminates, then kills, the recorded process and waits for its
 // end.
-func stopProcess(ctx context.Context, record daemonRecord) error {
-	alive := func() bool {
-		started, err := startTime(record.PID)
-		return err == nil && started == record.Started
-	}
-	deadline := time.Now().Add(daemonStopTimeout)
-	for signal := syscall.SIGTERM; alive(); {
-		if err := syscall.Kill(record.PID, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("cannot stop the Nix daemon (pid %d): %w", record.PID, err)
+func stopDaemon(ctx context.Context, daemon process.ID) error {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+		err := daemon.Signal(signal)
+		if errors.Is(err, os.ErrProcessDone) {
+			return nil
 		}
-		select {
-		case <-ctx.Done():
+		if err != nil {
+			return fmt.Errorf("cannot stop the Nix daemon: %w", err)
+		}
+		waiting, cancel := context.WithTimeout(ctx, daemonStopTimeout)
+		err = daemon.Wait(waiting)
+		cancel()
+		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
-		case <-time.After(20 * time.Millisecond):
 		}
-		switch {
-		case time.Now().After(deadline.Add(daemonStopTimeout)):
-			return fmt.Errorf("the Nix daemon (pid %d) does not end, not even when killed", record.PID)
-		case time.Now().After(deadline):
-			signal = syscall.SIGKILL
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("cannot stop the Nix daemon: %w", err)
 		}
 	}
-	return nil
+	return fmt.Errorf("the Nix daemon (pid %d) does not end, not even when killed", daemon.PID)
 }
 
 func writeDaemonRecord(runtimeDir string, record daemonRecord) error {
@@ -366,22 +390,6 @@ func writeDaemonRecord(runtimeDir string, record daemonRecord) error {
 		return err
 	}
 	return renameio.WriteFile(daemonRecordPath(runtimeDir), append(data, '\n'), 0o600)
-}
-
-// startTime is field 22 of /proc/PID/stat; a process that has ended and was
-// not waited for counts as gone. See proc(5).
-func startTime(pid int) (uint64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// Field 2 is the program's name in parentheses and may hold anything.
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	const state, start = 0, 19
-	if len(fields) <= start || fields[state] == "Z" || fields[state] == "X" {
-		return 0, os.ErrProcessDone
-	}
-	return strconv.ParseUint(fields[start], 10, 64)
 }
 
 // daemonLock is one lock for all instances of devhost on this host: the daemon

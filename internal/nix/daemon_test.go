@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"devhost/internal/execx"
+	"devhost/internal/process"
 )
 
 // daemonVariable makes the test program play a Nix daemon: it listens on the
@@ -121,14 +122,18 @@ func TestDaemon(t *testing.T) {
 		t.Error(err)
 	}
 	pid := runner.started[0]
+	daemon, err := process.Of(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if session, _, errno := syscall.RawSyscall(syscall.SYS_GETSID, uintptr(pid), 0, 0); errno != 0 || int(session) != pid {
 		t.Errorf("the daemon is in session %d, so it ends with ours", session)
 	}
 	if err := client.StopDaemon(ctx, runtime); err != nil {
 		t.Fatal(err)
 	}
-	if started, err := startTime(pid); err == nil {
-		t.Errorf("the daemon still runs (since %d)", started)
+	if daemon.Alive() {
+		t.Error("the daemon still runs")
 	}
 	if left, err := os.ReadDir(runtime); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
@@ -144,13 +149,17 @@ func TestStopDaemonKills(t *testing.T) {
 	if err := client.EnsureDaemon(ctx, runtime); err != nil {
 		t.Fatal(err)
 	}
+	daemon, err := process.Of(runner.started[0])
+	if err != nil {
+		t.Fatal(err)
+	}
 	saved := daemonStopTimeout
 	daemonStopTimeout = 200 * time.Millisecond
 	defer func() { daemonStopTimeout = saved }()
 	if err := client.StopDaemon(ctx, runtime); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := startTime(runner.started[0]); err == nil {
+	if daemon.Alive() {
 		t.Error("it still runs")
 	}
 }
@@ -166,20 +175,21 @@ func TestStopDaemonKnowsItsOwn(t *testing.T) {
 		_ = bystander.Signal(syscall.SIGKILL)
 		_ = bystander.Wait()
 	}()
-	started, err := startTime(bystander.Pid())
+	id, err := process.Of(bystander.Pid())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(runtime, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeDaemonRecord(runtime, daemonRecord{Version: 1, PID: bystander.Pid(), Started: started + 1}); err != nil {
+	other := process.ID{PID: id.PID, Start: id.Start + 1}
+	if err := writeDaemonRecord(runtime, daemonRecord{Version: 1, ID: other}); err != nil {
 		t.Fatal(err)
 	}
 	if err := client.StopDaemon(context.Background(), runtime); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := startTime(bystander.Pid()); err != nil {
+	if !id.Alive() {
 		t.Error("a process that is not ours was stopped")
 	}
 }
@@ -201,11 +211,11 @@ func TestDaemonThatEnds(t *testing.T) {
 
 func TestDaemonRecordFormat(t *testing.T) {
 	folder := t.TempDir()
-	if err := writeDaemonRecord(folder, daemonRecord{Version: 1, PID: 7, Started: 99}); err != nil {
+	if err := writeDaemonRecord(folder, daemonRecord{Version: 1, ID: process.ID{PID: 7, Start: 99}}); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(daemonRecordPath(folder))
-	if err != nil || !json.Valid(data) || string(data) != "{\"version\":1,\"pid\":7,\"started\":99}\n" {
+	if err != nil || !json.Valid(data) || string(data) != "{\"version\":1,\"pid\":7,\"start\":99}\n" {
 		t.Errorf("got %s, %v", data, err)
 	}
 }

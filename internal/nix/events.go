@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"devhost/internal/terminal"
 )
 
 // EventKind says what an Event reports.
@@ -188,7 +190,7 @@ func (p *logParser) result(entry logLine) {
 				drv = build.drv
 			}
 		}
-		line := printable(entry.text(0))
+		line := terminal.Line(entry.text(0))
 		p.tails[drv] = append(p.tails[drv], line)
 		if excess := len(p.tails[drv]) - keptBuilderLines; excess > 0 {
 			p.tails[drv] = p.tails[drv][excess:]
@@ -256,16 +258,4 @@ func storeName(path string) string {
 // folder, hash and ".drv".
 func DerivationName(drvPath string) string {
 	return strings.TrimSuffix(storeName(drvPath), ".drv")
-}
-
-// printable drops colours and control characters: what a builder prints must
-// not be able to drive the terminal.
-func printable(line string) string {
-	line = ansiEscape.ReplaceAllString(line, "")
-	return strings.Map(func(r rune) rune {
-		if r == '\t' || (r >= ' ' && r != 0x7f && (r < 0x80 || r > 0x9f)) {
-			return r
-		}
-		return -1
-	}, line)
 }

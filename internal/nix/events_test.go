@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"devhost/internal/execx"
+	"devhost/internal/terminal"
 )
 
 func feed(t testing.TB, parser *logParser, path string) {
@@ -162,21 +163,6 @@ The log of the whole build is in /var/log/build.log`
 	}
 }
 
-func TestPrintable(t *testing.T) {
-	for name, test := range map[string]struct{ line, want string }{
-		"colours":  {"\x1b[31;1mred\x1b[0m", "red"},
-		"controls": {"a\x1b]0;title\x07b\rc\td", "a]0;titlebc\td"},
-		"c1":       {"a\u009b2Jb", "a2Jb"},
-		"letters":  {"grün ✓", "grün ✓"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := printable(test.line); got != test.want {
-				t.Errorf("got %q, want %q", got, test.want)
-			}
-		})
-	}
-}
-
 func FuzzBuildLog(f *testing.F) {
 	for _, version := range []string{"2.8", "2.26", "2.34"} {
 		for _, name := range []string{"build-ok.txt", "build-fail.txt"} {
@@ -191,7 +177,7 @@ func FuzzBuildLog(f *testing.F) {
 	f.Add(`@nix {"action":"start","fields":[{}],"id":18446744073709551615,"type":105}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		parser := newLogParser(func(event Event) {
-			if event.Line != printable(event.Line) {
+			if event.Line != terminal.Line(event.Line) {
 				t.Errorf("%q can drive a terminal", event.Line)
 			}
 		}, func(string) {})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"devhost/internal/execx"
+	"devhost/internal/person"
 )
 
 // sourceName is the name of every fetched source in the store, so that the
@@ -55,7 +56,7 @@ in builtins.seq (builtins.readDir folder) { path = "${tree}"; }`
 
 // CopyFolder copies a folder into the store with the rights of the caller,
 // without .git. path is absolute.
-func (c *Client) CopyFolder(ctx context.Context, caller Caller, path string) (Tree, error) {
+func (c *Client) CopyFolder(ctx context.Context, caller person.Person, path string) (Tree, error) {
 	return c.fetchByEvaluation(ctx, caller, copyFolder, "path", path)
 }
 
@@ -67,7 +68,7 @@ in { path = "${tree}"; revision = tree.rev or tree.dirtyRev or ""; }`
 // FetchTree fetches a flake's source by its attributes, as builtins.fetchTree
 // takes them, with the rights and the network settings of the caller. Values
 // are strings and booleans.
-func (c *Client) FetchTree(ctx context.Context, caller Caller, attributes map[string]any) (Tree, error) {
+func (c *Client) FetchTree(ctx context.Context, caller person.Person, attributes map[string]any) (Tree, error) {
 	input, err := json.Marshal(attributes)
 	if err != nil {
 		return Tree{}, err
@@ -75,7 +76,7 @@ func (c *Client) FetchTree(ctx context.Context, caller Caller, attributes map[st
 	return c.fetchByEvaluation(ctx, caller, fetchTree, "input", string(input))
 }
 
-func (c *Client) fetchByEvaluation(ctx context.Context, caller Caller, expression, argument, value string) (Tree, error) {
+func (c *Client) fetchByEvaluation(ctx context.Context, caller person.Person, expression, argument, value string) (Tree, error) {
 	arguments := append([]string{
 		"--eval", "--json", "--strict", "--read-write-mode",
 		"--option", "restrict-eval", "false",
@@ -97,7 +98,7 @@ func (c *Client) fetchByEvaluation(ctx context.Context, caller Caller, expressio
 // FetchTarball downloads and unpacks a tarball with the rights and the network
 // settings of the caller. An archive with a single folder at the top yields
 // that folder.
-func (c *Client) FetchTarball(ctx context.Context, caller Caller, url string, progress func(Event)) (Tree, error) {
+func (c *Client) FetchTarball(ctx context.Context, caller person.Person, url string, progress func(Event)) (Tree, error) {
 	parser := newLogParser(progress, nil)
 	arguments := []string{"--unpack", "--name", sourceName, "--print-path", "--log-format", "internal-json", "-v", url}
 	output, _, err := c.asCaller(ctx, caller, "nix-prefetch-url", arguments, parser.Line)
@@ -121,7 +122,7 @@ func (c *Client) tree(ctx context.Context, path, revision string) (Tree, error) 
 
 // asCaller runs a Nix program with the rights of the caller and their own
 // caches and settings, and returns standard output and what it said.
-func (c *Client) asCaller(ctx context.Context, caller Caller, name string, arguments []string, line func(string)) (output []byte, messages string, err error) {
+func (c *Client) asCaller(ctx context.Context, caller person.Person, name string, arguments []string, line func(string)) (output []byte, messages string, err error) {
 	command := c.command(name, arguments...)
 	home, removeHome, err := homeFor(caller)
 	if err != nil {
@@ -142,7 +143,7 @@ func (c *Client) asCaller(ctx context.Context, caller Caller, name string, argum
 
 // homeFor is the caller's home folder, or a temporary one for those who have
 // none: Nix keeps its caches there.
-func homeFor(caller Caller) (home string, remove func(), err error) {
+func homeFor(caller person.Person) (home string, remove func(), err error) {
 	if info, err := os.Stat(caller.Home); err == nil && info.IsDir() {
 		return caller.Home, func() {}, nil
 	}

@@ -154,28 +154,6 @@ func TestCheckStorePath(t *testing.T) {
 	}
 }
 
-func TestIsValid(t *testing.T) {
-	const path = "/nix/store/00000000000000000000000000000000-x"
-	for name, test := range map[string]struct {
-		err     error
-		valid   bool
-		isError bool
-	}{
-		"valid":     {nil, true, false},
-		"not valid": {&execx.Error{ExitCode: 1, Tail: []string{"error: path '" + path + "' is not valid"}}, false, false},
-		"no daemon": {&execx.Error{ExitCode: 1, Tail: []string{"error: cannot connect to socket"}}, false, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			fake := execxtest.New(t)
-			fake.Expect(`^\S*nix-store --check-validity `+path+`$`, "", test.err)
-			valid, err := New(fake, nil).IsValid(context.Background(), path)
-			if valid != test.valid || (err != nil) != test.isError {
-				t.Errorf("got %v, %v", valid, err)
-			}
-		})
-	}
-}
-
 func TestNotInstalled(t *testing.T) {
 	fake := execxtest.New(t)
 	fake.Expect(`nix-store --version`, "", &execx.Error{Argv: []string{"nix-store"}, NotFound: true})
@@ -229,12 +207,62 @@ func TestReadConfig(t *testing.T) {
 	}
 }
 
+func TestFindBuildUsers(t *testing.T) {
+	gone := &execx.Error{Argv: []string{"getent"}, ExitCode: 2}
+	for name, test := range map[string]struct {
+		conf, group string
+		getent      func(fake *execxtest.Fake)
+		want        BuildUsers
+		wantReason  string
+	}{
+		"default":             {"", "nixbld:x:3:a,b\n", nil, BuildUsers{Group: "nixbld", Members: 2}, ""},
+		"another group":       {"build-users-group = builders\n", "nixbld:x:3:a,b\nbuilders:x:4:c\n", nil, BuildUsers{Group: "builders", Members: 1}, ""},
+		"in an included file": {"include more.conf\n", "nixbld:x:3:\nbuilders:x:4:c\n", nil, BuildUsers{Group: "builders", Members: 1}, ""},
+		"allocated":           {"auto-allocate-uids = true\nbuild-users-group =\n", "", nil, BuildUsers{Allocated: true}, ""},
+		"directory service": {"", "root:x:0:\n", func(fake *execxtest.Fake) {
+			fake.Expect("^getent group nixbld$", "nixbld:*:3:a,b,c\n", nil)
+		}, BuildUsers{Group: "nixbld", Members: 3}, ""},
+		"no group":   {"", "root:x:0:\n", func(fake *execxtest.Fake) { fake.Expect("^getent group nixbld$", "", gone) }, BuildUsers{}, "there is no group nixbld"},
+		"no members": {"", "nixbld:x:3:\n", nil, BuildUsers{}, "the group nixbld has no members"},
+		"empty":      {"build-users-group =\n", "nixbld:x:3:a\n", nil, BuildUsers{}, "build-users-group is empty in /etc/nix/nix.conf"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			for path, content := range map[string]string{"nix/nix.conf": test.conf, "nix/more.conf": "build-users-group = builders\n", "group": test.group} {
+				path = filepath.Join(root, "etc", path)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			fake := execxtest.New(t)
+			if test.getent != nil {
+				test.getent(fake)
+			}
+			settings, err := ReadSettings(root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := FindBuildUsers(t.Context(), fake, root, settings)
+			if got != test.want {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+			var failure *NoBuildUsers
+			if test.wantReason == "" && err == nil {
+				return
+			}
+			if !errors.As(err, &failure) || failure.Reason != test.wantReason || !strings.Contains(failure.Remedy(), "\n  groupadd --system ") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestBuildUsersMessage(t *testing.T) {
 	missing := (&NoBuildUsers{Group: "nixbld", Reason: "there is no group nixbld"}).Error()
 	if !strings.Contains(missing, "groupadd --system nixbld") || !strings.Contains(missing, "useradd") {
 		t.Errorf("no remedy in: %s", missing)
 	}
-	empty := (&NoBuildUsers{Reason: "build-users-group is empty in " + configFile}).Error()
+	empty := (&NoBuildUsers{Reason: "build-users-group is empty in " + ConfigFile}).Error()
 	if !strings.Contains(empty, "remove the line from /etc/nix/nix.conf") {
 		t.Errorf("no remedy in: %s", empty)
 	}

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/renameio/v2"
 )
 
 // Generation is one system that a profile had.
@@ -71,8 +73,32 @@ func (c *Client) SetProfile(ctx context.Context, profile, system string) (change
 	if err := os.MkdirAll(filepath.Dir(profile), 0o755); err != nil {
 		return false, fmt.Errorf("cannot make the folder of the profile: %w", err)
 	}
+	if first, err := firstGeneration(profile, system); first || err != nil {
+		return first, err
+	}
 	if err := c.Runner.Run(ctx, c.command("nix-env", "--profile", profile, "--set", system)); err != nil {
 		return false, fmt.Errorf("cannot make %s the system of profile %s: %w", system, profile, explain(err))
+	}
+	return true, nil
+}
+
+// firstGeneration makes the first generation of a new profile without a
+// process. Nobody else knows a profile that does not exist, so the lock that
+// nix-env takes would guard nothing.
+func firstGeneration(profile, system string) (made bool, err error) {
+	generations, err := Generations(profile)
+	if err != nil || len(generations) > 0 {
+		return false, err
+	}
+	if _, err := os.Lstat(profile); !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	link := generationLink(profile, 1)
+	if err := os.Symlink(system, filepath.Join(filepath.Dir(profile), link)); err != nil {
+		return false, fmt.Errorf("cannot make the profile: %w", err)
+	}
+	if err := renameio.Symlink(link, profile); err != nil {
+		return false, fmt.Errorf("cannot make the profile: %w", err)
 	}
 	return true, nil
 }

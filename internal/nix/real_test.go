@@ -16,6 +16,7 @@ import (
 	"devhost/internal/execx"
 	"devhost/internal/nix"
 	"devhost/internal/nix/nixtest"
+	"devhost/internal/person"
 )
 
 // unique makes a build that no earlier test run has made.
@@ -258,9 +259,6 @@ func TestBuild(t *testing.T) {
 		if last.Built != 2 || last.ToBuild != 2 {
 			t.Errorf("in the end %d of %d are built", last.Built, last.ToBuild)
 		}
-		if valid, err := client.IsValid(context.Background(), path); err != nil || !valid {
-			t.Errorf("IsValid: %v, %v", valid, err)
-		}
 		closure, err := client.QueryClosure(context.Background(), path)
 		if err != nil || len(closure) != 2 {
 			t.Errorf("closure: %v, %v", closure, err)
@@ -469,24 +467,6 @@ func TestProfiles(t *testing.T) {
 	}
 }
 
-func TestSourcePathAgreesWithNix(t *testing.T) {
-	client := nixtest.Client(t)
-	folder := filepath.Join(t.TempDir(), "provision")
-	nixtest.Write(t, folder+"/provision.nix", "{ }")
-	path, err := client.AddPath(context.Background(), folder, "provision")
-	if err != nil {
-		t.Fatal(err)
-	}
-	hash, err := client.NarHash(context.Background(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	computed, err := nix.SourcePath(hash, "provision")
-	if err != nil || computed != path {
-		t.Errorf("SourcePath: %s, %v; want %s", computed, err, path)
-	}
-}
-
 func TestFetch(t *testing.T) {
 	client := nixtest.Client(t)
 	ctx := context.Background()
@@ -518,13 +498,13 @@ func TestFetch(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "ermission denied") {
 			t.Errorf("nobody read root's file: %v", err)
 		}
-		if _, err := client.CopyFolder(ctx, nix.Caller{Home: "/root"}, folder+"/tree"); err != nil {
+		if _, err := client.CopyFolder(ctx, person.Person{Home: "/root"}, folder+"/tree"); err != nil {
 			t.Errorf("control: root: %v", err)
 		}
 	})
 	t.Run("git", func(t *testing.T) {
 		revision := git(t, folder+"/repository")
-		tree, err := client.FetchTree(ctx, nix.Caller{Home: "/root"}, map[string]any{"type": "git", "url": "file://" + folder + "/repository"})
+		tree, err := client.FetchTree(ctx, person.Person{Home: "/root"}, map[string]any{"type": "git", "url": "file://" + folder + "/repository"})
 		if err != nil || tree.Revision != revision {
 			t.Errorf("got %+v, %v; want revision %s", tree, err, revision)
 		}

@@ -4,6 +4,7 @@
 package person
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +14,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"devhost/internal/execx"
 )
 
 // Person is a login of this host.
@@ -27,14 +31,41 @@ type Person struct {
 	Home string
 }
 
-// Current is who called sudo (SUDO_UID, SUDO_GID), or else who runs this
-// process. Only root may speak for somebody else.
+// Current is who called sudo, pkexec or doas, or else who runs this process.
+// Only root may speak for somebody else: for others, the variables of these
+// programs mean nothing. Where several are set, sudo's counts before pkexec's,
+// and that before doas'. See sudo(8), pkexec(1) and doas(1).
 func Current() (Person, error) {
-	uid := strconv.Itoa(os.Getuid())
-	if sudo := os.Getenv("SUDO_UID"); sudo != "" && os.Geteuid() == 0 {
-		uid = sudo
+	uid, err := currentUID(os.Geteuid(), os.Getuid(), os.Getenv)
+	if err != nil {
+		return Person{}, err
 	}
 	return Lookup(uid)
+}
+
+func currentUID(effective, real int, getenv func(string) string) (string, error) {
+	if effective != 0 {
+		return strconv.Itoa(real), nil
+	}
+	for _, variable := range []string{"SUDO_UID", "PKEXEC_UID"} {
+		uid := getenv(variable)
+		if uid == "" {
+			continue
+		}
+		if _, err := strconv.ParseUint(uid, 10, 32); err != nil {
+			return "", fmt.Errorf("%s is %q, which is no user id; unset it, or set it to that of the person", variable, uid)
+		}
+		return uid, nil
+	}
+	// doas hands on the name only.
+	if login := getenv("DOAS_USER"); login != "" {
+		known, err := user.Lookup(login)
+		if err != nil {
+			return "", fmt.Errorf("DOAS_USER is %q, who is nobody here: %w; unset it, or set it to the person's login", login, err)
+		}
+		return known.Uid, nil
+	}
+	return strconv.Itoa(real), nil
 }
 
 // Lookup finds a person by a numeric user id. A uid without a login is a
@@ -42,7 +73,7 @@ func Current() (Person, error) {
 func Lookup(uid string) (Person, error) {
 	number, err := strconv.ParseUint(uid, 10, 32)
 	if err != nil {
-		return Person{}, fmt.Errorf("%q is no user id (is SUDO_UID set by hand?)", uid)
+		return Person{}, fmt.Errorf("%q is no user id", uid)
 	}
 	person := Person{UID: uint32(number), GID: uint32(number), Login: uid}
 	known, err := user.LookupId(uid)
@@ -70,15 +101,52 @@ func Lookup(uid string) (Person, error) {
 	return person, nil
 }
 
+// Self says whether the person is who this process runs as.
+func (p Person) Self() bool { return uint32(os.Geteuid()) == p.UID }
+
+// Apply makes a command run as the person, with all their groups.
+func (p Person) Apply(command *execx.Command) {
+	if p.Self() {
+		return
+	}
+	groups := p.Groups
+	if groups == nil {
+		groups = []uint32{}
+	}
+	command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: p.UID, Gid: p.GID, Groups: groups}}
+}
+
 // Do runs an action whose file accesses have the rights of the person. The
 // action must not start goroutines or processes that access files: the rights
 // are those of one thread.
 func (p Person) Do(action func() error) error {
-	if uint32(os.Geteuid()) == p.UID {
+	if p.Self() {
 		return action()
 	}
+	return <-p.start(action)
+}
+
+// DoBounded is Do for paths that may be on a file system that never answers,
+// as one of the person's own making can. When the context ends, it returns the
+// context's error and leaves the action behind: what the action writes may only
+// be read after a return without that error.
+func (p Person) DoBounded(ctx context.Context, action func() error) error {
+	select {
+	case err := <-p.start(action):
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// start runs an action on a thread of its own.
+func (p Person) start(action func() error) <-chan error {
 	result := make(chan error, 1)
 	go func() {
+		if p.Self() {
+			result <- action()
+			return
+		}
 		// The thread is never unlocked, so it ends with the goroutine and its
 		// rights are not handed to another one.
 		runtime.LockOSThread()
@@ -88,7 +156,7 @@ func (p Person) Do(action func() error) error {
 		}
 		result <- action()
 	}()
-	return <-result
+	return result
 }
 
 // become changes the rights of this thread for file accesses. setfsuid(2) drops

@@ -1,13 +1,19 @@
 package person
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"devhost/internal/execx"
 )
 
 func nobody(t *testing.T) Person {
@@ -79,6 +85,98 @@ func TestRightsDoNotLeak(t *testing.T) {
 		})
 	}
 	wait.Wait()
+}
+
+// TestDoBounded: who waits for a file system that does not answer can leave.
+func TestDoBounded(t *testing.T) {
+	for name, person := range map[string]Person{"self": {UID: uint32(os.Geteuid())}, "another": {UID: 65534, GID: 65534}} {
+		t.Run(name, func(t *testing.T) {
+			if name == "another" {
+				_ = nobody(t)
+			}
+			// Opening a FIFO waits for a writer.
+			fifo := filepath.Join(t.TempDir(), "fifo")
+			if err := syscall.Mkfifo(fifo, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			for folder := filepath.Dir(fifo); folder != os.TempDir() && folder != "/"; folder = filepath.Dir(folder) {
+				if err := os.Chmod(folder, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			opening, opened := make(chan struct{}), make(chan error, 1)
+			go func() {
+				<-opening
+				cancel()
+			}()
+			err := person.DoBounded(ctx, func() error {
+				close(opening)
+				descriptor, err := syscall.Open(fifo, syscall.O_RDONLY, 0)
+				if err == nil {
+					err = syscall.Close(descriptor)
+				}
+				opened <- err
+				return err
+			})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+			writer, err := os.OpenFile(fifo, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer writer.Close()
+			if err := <-opened; err != nil {
+				t.Errorf("what was left behind: %v", err)
+			}
+			failure := errors.New("the action's own")
+			if err := person.DoBounded(t.Context(), func() error { return failure }); !errors.Is(err, failure) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestCurrentUID(t *testing.T) {
+	for name, test := range map[string]struct {
+		effective, real int
+		env             map[string]string
+		want, wantError string
+	}{
+		"nobody else":             {0, 0, nil, "0", ""},
+		"without root":            {1000, 1000, nil, "1000", ""},
+		"set-user-ID":             {0, 1000, nil, "1000", ""},
+		"sudo":                    {0, 0, map[string]string{"SUDO_UID": "1001"}, "1001", ""},
+		"pkexec":                  {0, 0, map[string]string{"PKEXEC_UID": "1002"}, "1002", ""},
+		"doas":                    {0, 0, map[string]string{"DOAS_USER": "nobody"}, "65534", ""},
+		"all":                     {0, 0, map[string]string{"SUDO_UID": "1001", "PKEXEC_UID": "1002", "DOAS_USER": "nobody"}, "1001", ""},
+		"pkexec and doas":         {0, 0, map[string]string{"PKEXEC_UID": "1002", "DOAS_USER": "nobody"}, "1002", ""},
+		"a lie of who is no root": {1000, 1000, map[string]string{"SUDO_UID": "0", "PKEXEC_UID": "0", "DOAS_USER": "root"}, "1000", ""},
+		"no number":               {0, 0, map[string]string{"SUDO_UID": "alice"}, "", "SUDO_UID is"},
+		"no number of pkexec":     {0, 0, map[string]string{"PKEXEC_UID": "-1"}, "", "PKEXEC_UID is"},
+		"nobody known":            {0, 0, map[string]string{"DOAS_USER": "no such login"}, "", "DOAS_USER is"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := currentUID(test.effective, test.real, func(variable string) string { return test.env[variable] })
+			if got != test.want || (err == nil) != (test.wantError == "") || (err != nil && !strings.Contains(err.Error(), test.wantError)) {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
+func TestApply(t *testing.T) {
+	var command execx.Command
+	(Person{UID: uint32(os.Geteuid())}).Apply(&command)
+	if command.SysProcAttr != nil {
+		t.Errorf("for oneself: %+v", command.SysProcAttr)
+	}
+	(Person{UID: uint32(os.Geteuid()) + 1, GID: 7, Groups: []uint32{7, 8}}).Apply(&command)
+	want := &syscall.Credential{Uid: uint32(os.Geteuid()) + 1, Gid: 7, Groups: []uint32{7, 8}}
+	if command.SysProcAttr == nil || !cmp.Equal(command.SysProcAttr.Credential, want) {
+		t.Errorf("for another: %+v", command.SysProcAttr)
+	}
 }
 
 func TestLookup(t *testing.T) {

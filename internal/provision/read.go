@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"devhost/internal/execx"
-	"devhost/internal/nix"
+	"devhost/internal/person"
 )
 
 // Source says what to read, and for whom.
@@ -26,7 +26,7 @@ type Source struct {
 	Path  string
 	Stdin io.Reader
 	// Caller is the person with whose rights Path is read.
-	Caller nix.Caller
+	Caller person.Person
 	Runner execx.Runner
 	// Limits replace DefaultLimits where not zero.
 	Limits Limits
@@ -46,7 +46,7 @@ type Snapshot struct {
 // Take reads source (a folder, a file, or "-" for a tar archive on stdin) with
 // the rights of the caller and writes it to dir, which is replaced. The error
 // is *Refused, *Unreadable, or one of this host.
-func Take(ctx context.Context, source string, stdin io.Reader, caller nix.Caller, dir string) (Snapshot, error) {
+func Take(ctx context.Context, source string, stdin io.Reader, caller person.Person, dir string) (Snapshot, error) {
 	tree, err := Read(ctx, Source{Path: source, Stdin: stdin, Caller: caller, Runner: execx.New()})
 	if err != nil {
 		return Snapshot{}, err

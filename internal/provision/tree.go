@@ -30,8 +30,16 @@ type Limits struct {
 // DefaultLimits hold unless Source says otherwise.
 var DefaultLimits = Limits{Bytes: 64 << 20, Entries: 20_000}
 
-// longestName is the longest name of a file on Linux, bytes.
-const longestName = 255
+const (
+	// longestName is the longest name of a file on Linux, bytes.
+	longestName = 255
+	// longestPath is the longest path of a member, and the longest target of a
+	// link, bytes; Linux takes no longer ones.
+	longestPath = 4096
+	// deepest is how many folders a path may lead through: each one costs a
+	// member, and a step of whoever walks the tree.
+	deepest = 100
+)
 
 // Refused says why a provision, or a member of it, is not taken.
 type Refused struct {
@@ -102,6 +110,9 @@ func (t *Tree) add(name string, member *entry) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
+	if len(member.target) > longestPath {
+		return &Refused{Member: name, Reason: fmt.Sprintf("is a link to a path of more than %d bytes", longestPath), Next: "make its target shorter"}
+	}
 	if name == "." {
 		return nil
 	}
@@ -149,6 +160,14 @@ func (t *Tree) take(size int64) error {
 func (t *Tree) left() int64 { return t.limits.Bytes - t.bytes }
 
 func checkName(name string) error {
+	// First, before the work that grows with them. Such a name is not shown
+	// whole either.
+	if len(name) > longestPath {
+		return &Refused{Member: name[:longestName], Reason: fmt.Sprintf("begins a path of more than %d bytes", longestPath), Next: "make its path shorter"}
+	}
+	if strings.Count(name, "/") > deepest {
+		return &Refused{Member: name[:min(len(name), longestName)], Reason: fmt.Sprintf("begins a path of more than %d folders", deepest), Next: "put its files into fewer folders"}
+	}
 	switch {
 	case name == "" || path.IsAbs(name):
 		return &Refused{Member: name, Reason: "has an absolute name", Next: "make the archive with: tar -C DIR -cf - ."}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -84,14 +83,4 @@ func (r *Registry) RemoveJournal(name string) error {
 		return err
 	}
 	return nil
-}
-
-// Interrupted are the names of containers with a journal.
-func (r *Registry) Interrupted() []string {
-	journals, _ := filepath.Glob(r.Journal("*"))
-	interrupted := make([]string, len(journals))
-	for i, journal := range journals {
-		interrupted[i] = filepath.Base(filepath.Dir(journal))
-	}
-	return interrupted
 }

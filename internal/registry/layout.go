@@ -39,6 +39,18 @@ func (l Layout) Instance() string {
 // is uid 0 on disk, so a setuid file made inside must be out of reach.
 func (l Layout) Containers() string { return filepath.Join(l.State, "containers") }
 
+// Marker is the file that makes a folder a state folder.
+func (l Layout) Marker() string { return filepath.Join(l.State, "devhost-state.json") }
+
+// Published is where other programs find what they need to know of the
+// containers, NAME.json and vm-configs/NAME.json each.
+func (l Layout) Published() string {
+	if l.State == DefaultStateDir {
+		return "/etc/devhost"
+	}
+	return "/etc/devhost-" + l.Instance()
+}
+
 // Container is the folder of one container.
 func (l Layout) Container(name string) string { return filepath.Join(l.Containers(), name) }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"time"
 
@@ -46,6 +47,11 @@ type Container struct {
 	// AuthorizedKeys are public keys given by --authorized-key, one a line in
 	// the format of sshd(8).
 	AuthorizedKeys []string `json:"authorizedKeys,omitempty"`
+	// AccountKeys are the keys of the host's accounts, by login, as they were
+	// when that person deployed last.
+	AccountKeys map[string][]string `json:"accountKeys,omitempty"`
+	// Degraded says that not all units were up after the last deployment.
+	Degraded bool `json:"degraded,omitempty"`
 	// Enabled says that the container shall run.
 	Enabled bool `json:"enabled"`
 	// LastDeployment is the time of the last successful ensure.
@@ -92,6 +98,16 @@ type Address struct {
 	HostInterface string `json:"hostInterface"`
 }
 
+// MemberKeys are all keys of members, without doubles, sorted.
+func (c *Container) MemberKeys() []string {
+	keys := slices.Clone(c.AuthorizedKeys)
+	for _, account := range c.AccountKeys {
+		keys = append(keys, account...)
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
 // Peers tells whether two containers may reach each other: both belong to one
 // environment of one owner.
 func Peers(one, other *Container) bool {
@@ -126,13 +142,47 @@ type Registry struct{ Layout }
 // New returns the registry of a state folder, which need not exist yet.
 func New(layout Layout) *Registry { return &Registry{Layout: layout} }
 
-// Prepare makes the state folder and its sub-folders.
+// ForeignFolder says that a folder that was named as the state folder holds
+// something else.
+type ForeignFolder struct{ Path, Found string }
+
+func (f *ForeignFolder) Error() string {
+	return fmt.Sprintf("%s is no state folder of devhost: it holds %s and no %s; name a new or an empty folder with --state-dir",
+		f.Path, f.Found, filepath.Base(Layout{}.Marker()))
+}
+
+// claim marks the state folder as devhost's. Only a new or an empty folder is
+// claimed: what lies in others is not devhost's to change or to remove.
+func (r *Registry) claim() error {
+	if _, err := os.Lstat(r.Marker()); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(r.State, 0o755); err != nil {
+		return fmt.Errorf("cannot make the state folder: %w", err)
+	}
+	entries, err := os.ReadDir(r.State)
+	if err != nil {
+		return fmt.Errorf("cannot look at the state folder: %w", err)
+	}
+	for _, entry := range entries {
+		// A new file system has a lost+found.
+		if entry.Name() != "lost+found" && entry.Name() != filepath.Base(r.Marker()) {
+			return &ForeignFolder{Path: r.State, Found: entry.Name()}
+		}
+	}
+	return WriteJSON(r.Marker(), map[string]int{"version": Version})
+}
+
+// Prepare makes the state folder and its sub-folders. The error is
+// *ForeignFolder where the folder is used for something else.
 func (r *Registry) Prepare() error {
+	if err := r.claim(); err != nil {
+		return err
+	}
 	for _, folder := range []struct {
 		path string
 		mode fs.FileMode
 	}{
-		{r.State, 0o755},
 		{r.Containers(), 0o700},
 		{filepath.Dir(r.GlobalLock()), 0o700},
 		{r.Temporary(), 0o700},

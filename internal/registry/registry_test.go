@@ -115,9 +115,6 @@ func TestListShowsBrokenOnesBesideTheOthers(t *testing.T) {
 	if diff := cmp.Diff(map[string]bool{"a": true, "b": true, "broken": false, "no-record": false}, got); diff != "" {
 		t.Errorf("name -> usable (-want +got):\n%s", diff)
 	}
-	if interrupted := registry.Interrupted(); !cmp.Equal(interrupted, []string{"half-made"}) {
-		t.Errorf("Interrupted = %v", interrupted)
-	}
 }
 
 func TestListWithoutAStateFolder(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"devhost/internal/engine"
-	"devhost/internal/engine/process"
 	"devhost/internal/engine/supervisor"
+	"devhost/internal/process"
 	"devhost/internal/registry"
 )
 

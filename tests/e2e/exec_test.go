@@ -204,7 +204,7 @@ func checkExecSignals(t *testing.T, h *host) {
 	})
 }
 
-// person is somebody at a terminal.
+// seat is somebody at a terminal.
 type seat struct {
 	t       *testing.T
 	file    *os.File

@@ -163,7 +163,7 @@ func (h *host) checkNothingLeft() {
 		h.t.Errorf("nftables tables are left:\n%s", output)
 	}
 	for _, pattern := range []string{
-		h.layout.Runtime(), h.layout.GCRoots(), h.layout.Profiles(),
+		h.layout.Runtime(), h.layout.GCRoots(), h.layout.Published(), h.layout.Profiles(),
 		"/sys/fs/cgroup/*/devhost-" + instance, "/sys/fs/cgroup/devhost-" + instance,
 		"/run/systemd/nspawn/*/*" + instance + "*",
 	} {

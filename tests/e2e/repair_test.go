@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net"
@@ -697,6 +698,14 @@ func TestDamagedFiles(t *testing.T) {
 	t.Run("runtime record", func(t *testing.T) {
 		h := h.with(t)
 		h.inside("sound", "echo kept >/root/file")
+		good := readFile(t, h.layout.RuntimeRecord("sound"))
+		t.Cleanup(func() {
+			// A supervisor that nobody could end can be ended by its record.
+			var record supervisor.Record
+			if t.Failed() && json.Unmarshal([]byte(good), &record) == nil && record.Supervisor.Alive() {
+				damage(t, h.layout.RuntimeRecord("sound"), good)
+			}
+		})
 		for _, text := range []string{"", "{", `{"version": 99}`} {
 			damage(t, h.layout.RuntimeRecord("sound"), text)
 			if result := h.run("list"); result.status != 0 || !strings.Contains(result.stdout, "sound") {
@@ -799,7 +808,7 @@ func TestForeignHostsFile(t *testing.T) {
 	}
 }
 
-// TestStateFolderIsGuarded: nobody but root gets at the containers' files.
+// TestEmptiedStateFolder: destroy leaves no file that names the container.
 func TestEmptiedStateFolder(t *testing.T) {
 	needsFullRun(t)
 	h := newHost(t)

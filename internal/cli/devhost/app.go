@@ -67,10 +67,12 @@ First steps:
   devhost ssh demo                                     log in
   devhost destroy demo                                 remove it
 
-Exit codes: 0 done; 1 failed, nothing changed; 2 wrong input; 3 the container
-is up, but units failed or still start; 4 no such container; 5 in use by
-another command; 6 the host lacks something (no root, no build users, a port
-taken); 130 interrupted. exec, shell and ssh return the command's own.`,
+Exit codes: 0 done; 1 failed, and the message says what holds now; 2 wrong
+input; 3 the container is up, but units failed or still start; 4 no such
+container; 5 in use by another command; 6 the host lacks something (no root, no
+build users, a port taken); 130 interrupted. exec, shell and ssh return the
+command's own; exec and shell 125 where the container cannot be entered, 126 and
+127 where the command cannot be run or found.`,
 		Version:                Version,
 		EnableBashCompletion:   true,
 		UseShortOptionHandling: false,

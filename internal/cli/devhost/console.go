@@ -7,13 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"regexp"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"devhost/internal/execx"
+	"devhost/internal/terminal"
 )
 
 // console prints the end of a log file, and follows it across rotations. What
@@ -22,7 +21,7 @@ import (
 func (a *app) console(c *cli.Context, path string) error {
 	var out io.Writer = a.streams.Out
 	if isTerminal(a.streams.Out) {
-		lines := &execx.LineWriter{Line: func(line string) { fmt.Fprintln(a.streams.Out, harmless(line)) }}
+		lines := &execx.LineWriter{Line: func(line string) { fmt.Fprintln(a.streams.Out, terminal.Colours(line)) }}
 		defer lines.Close()
 		out = lines
 	}
@@ -39,35 +38,6 @@ func (a *app) console(c *cli.Context, path string) error {
 		return file.Close()
 	}
 	return follow(c.Context, out, file, path)
-}
-
-// escapes are the control sequences of ECMA-48: CSI ones, strings (OSC and the
-// like) up to their end, and other escapes.
-var escapes = regexp.MustCompile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b[\\]PX^_][^\x07\x1b]*(\x07|\x1b\\\\)?|\x1b.?")
-
-// colours is a CSI sequence that only changes how text looks.
-var colours = regexp.MustCompile("^\x1b\\[[0-9;]*m$")
-
-// harmless removes from a line what could do something to a terminal.
-func harmless(line string) string {
-	var kept strings.Builder
-	text := func(text string) {
-		for _, r := range text {
-			if r == '\t' || (r >= ' ' && (r < 0x7f || r >= 0xa0)) {
-				kept.WriteRune(r)
-			}
-		}
-	}
-	end := 0
-	for _, found := range escapes.FindAllStringIndex(line, -1) {
-		text(line[end:found[0]])
-		if sequence := line[found[0]:found[1]]; colours.MatchString(sequence) {
-			kept.WriteString(sequence)
-		}
-		end = found[1]
-	}
-	text(line[end:])
-	return kept.String()
 }
 
 // copyLastLines copies the last lines of a file, all of them for 0.

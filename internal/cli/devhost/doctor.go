@@ -40,6 +40,7 @@ func (a *app) doctorCommand() *cli.Command {
 				Idmap:  func(ctx context.Context, folder string) error { return doctor.TryIdmap(ctx, runner, folder) },
 				Listen: sockets.Listen, Free: doctor.FreeBytes, LookupHost: net.DefaultResolver.LookupHost,
 				ForwardDrops: func() ([]network.Finding, error) { return network.ForeignForwardDrops(recordedNetwork(stateDir)) },
+				Resolvers:    network.ResolvConf,
 			}
 			findings := host.Examine(c.Context)
 			if c.Bool("json") {

@@ -19,7 +19,7 @@ import (
 
 const (
 	defaultTimeout = 2 * time.Minute
-	timeoutUsage   = "how long the start, and then the guest's start-up queue, may take (`DURATION`, such as 90s or 5m)"
+	timeoutUsage   = "how long each of start, switch and the guest's start-up queue may take (`DURATION`, such as 90s or 5m)"
 )
 
 func (a *app) ensureCommand() *cli.Command {
@@ -48,7 +48,7 @@ file://). It is resolved once and pinned; --update-channel resolves it again.
 			&cli.Int64Flag{Name: "tasks", Usage: "limit of processes and threads, a `NUMBER`; 0 for none"},
 			&cli.StringSliceFlag{Name: "authorized-key", Usage: "public `KEY` or .pub file that may log in as developer; can be repeated; '' removes all"},
 			&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: timeoutUsage},
-			&cli.DurationFlag{Name: "lock-timeout", Value: container.LockTimeout, Usage: "how long to wait for another command for this container (`DURATION`)"},
+			lockTimeoutFlag(),
 			jsonFlag(),
 		},
 		Action: a.ensure,
@@ -80,7 +80,7 @@ func (a *app) ensure(c *cli.Context) error {
 	if request.Caller, request.Owner, err = caller(); err != nil {
 		return err
 	}
-	if request.AuthorizedKeys, err = a.memberKeys(c, request); err != nil {
+	if request.AuthorizedKeys, request.AccountKeys, err = a.memberKeys(c, request); err != nil {
 		return &usageError{command: "ensure", err: err}
 	}
 	began := time.Now()
@@ -150,35 +150,34 @@ func withoutEmpty(values []string) []string {
 // mostKeys bounds files with public keys, in bytes.
 const mostKeys = 1 << 20
 
-// memberKeys are the keys given by --authorized-key, and those that may log
-// in to the caller's account on the host.
-func (a *app) memberKeys(c *cli.Context, request container.EnsureRequest) (*[]string, error) {
-	keys := []string{}
+// memberKeys are the keys given by --authorized-key, nil without that, and
+// those that may log in to the caller's account on the host.
+func (a *app) memberKeys(c *cli.Context, request container.EnsureRequest) (given *[]string, account []string, err error) {
+	if c.IsSet("authorized-key") {
+		given = &[]string{}
+	}
 	for _, value := range withoutEmpty(c.StringSlice("authorized-key")) {
 		if !strings.ContainsAny(value, " \t") {
 			content, err := request.Caller.ReadFile(value, mostKeys)
 			if err != nil {
-				return nil, fmt.Errorf("--authorized-key: %w", err)
+				return nil, nil, fmt.Errorf("--authorized-key: %w", err)
 			}
 			value = string(bytes.TrimSpace(content))
 		}
 		key, err := sshaccess.ParseKey(value)
 		if err != nil {
-			return nil, fmt.Errorf("--authorized-key: %w", err)
+			return nil, nil, fmt.Errorf("--authorized-key: %w", err)
 		}
-		keys = append(keys, key)
+		*given = append(*given, key)
 	}
 	if request.Caller.Home != "" {
 		// Without such a file there are no such keys.
 		content, err := request.Caller.ReadFile(request.Caller.Home+"/.ssh/authorized_keys", mostKeys)
 		if err == nil {
-			keys = append(keys, sshaccess.KeysOf(content)...)
+			account = sshaccess.KeysOf(content)
 		}
 	}
-	if len(keys) == 0 && !c.IsSet("authorized-key") {
-		return nil, nil
-	}
-	return &keys, nil
+	return given, account, nil
 }
 
 func (a *app) printEnsured(c *cli.Context, result *container.EnsureResult, took time.Duration) error {

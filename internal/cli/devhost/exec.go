@@ -33,6 +33,10 @@ func (g guests) Run(ctx context.Context, name string, stdout, stderr io.Writer, 
 	return enter.Exec(ctx, guest, enter.Options{Runner: execx.New(), Argv: argv, Dir: "/", Stdout: stdout, Stderr: stderr})
 }
 
+// statusCannotEnter is the exit status of exec and shell when the command was
+// not even looked for, as with chroot(1) and others.
+const statusCannotEnter = 125
+
 func userFlag(value string) cli.Flag {
 	return &cli.StringFlag{Name: "user", Aliases: []string{"u"}, Value: value, Usage: "run as `USER` of the container"}
 }
@@ -98,7 +102,8 @@ func (a *app) enter(c *cli.Context, name string, options enter.Options) error {
 	}
 	guest, err := a.entrance(manager.Engine).Guest(name)
 	if err != nil {
-		return err
+		fmt.Fprintf(a.streams.Err, "devhost: %v\n", err)
+		return &statusError{status: statusCannotEnter}
 	}
 	options.Runner = execx.New()
 	options.Stdin, options.Stdout, options.Stderr = a.streams.In, a.streams.Out, a.streams.Err

@@ -48,7 +48,8 @@ func (a *app) rollbackCommand() *cli.Command {
 with it. The next ensure builds what it is asked for, as always.`,
 		Flags: []cli.Flag{
 			&cli.IntFlag{Name: "to", Usage: "go to generation `NUMBER`"},
-			&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: timeoutUsage},
+			&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: "how long the switch may take (`DURATION`)", Action: atLeast("timeout", time.Second)},
+			lockTimeoutFlag(), jsonFlag(),
 		},
 		Action: func(c *cli.Context) error {
 			manager, record, err := a.registered(c)
@@ -62,8 +63,7 @@ with it. The next ensure builds what it is asked for, as always.`,
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(a.streams.Out, "%s: back at generation %d\n", record.Name, generation)
-			return nil
+			return a.said(c, record.Name, true, fmt.Sprintf("back at generation %d", generation), "", nil)
 		},
 	}
 }

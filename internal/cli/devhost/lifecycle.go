@@ -243,6 +243,8 @@ func (a *app) ipCommand() *cli.Command {
 			switch {
 			case c.Bool("json"):
 				return a.printJSON(map[string]string{"ipv4": record.Address.IPv4, "ipv6": record.Address.IPv6})
+			case c.Bool("6") && record.Address.IPv6 == "":
+				return fmt.Errorf("container %s has no IPv6 address: this host has no IPv6", record.Name)
 			case c.Bool("6"):
 				fmt.Fprintln(a.streams.Out, record.Address.IPv6)
 			default:
@@ -256,32 +258,46 @@ func (a *app) ipCommand() *cli.Command {
 func (a *app) startCommand() *cli.Command {
 	return &cli.Command{
 		Name: "start", Usage: "start a container and wait until its sshd answers", ArgsUsage: "NAME",
-		Flags: []cli.Flag{startTimeoutFlag()},
+		Flags: []cli.Flag{startTimeoutFlag(), lockTimeoutFlag(), jsonFlag()},
 		Action: func(c *cli.Context) error {
 			manager, record, err := a.registered(c)
 			if err != nil {
 				return err
 			}
 			started, err := manager.Start(c.Context, record.Name, c.Duration("timeout"))
-			return a.said(record.Name, started, "started", "runs already", err)
+			return a.said(c, record.Name, started, "started", "runs already", err)
 		},
 	}
 }
 
-func (a *app) said(name string, changed bool, yes, no string, err error) error {
+// said prints what became of a container: whether anything changed, and in
+// which words.
+func (a *app) said(c *cli.Context, name string, changed bool, yes, no string, err error) error {
 	if err != nil {
 		return err
 	}
 	if !changed {
 		yes = no
 	}
+	if c.Bool("json") {
+		return a.printJSON(map[string]any{"name": name, "changed": changed, "result": yes})
+	}
 	fmt.Fprintf(a.streams.Out, "%s: %s\n", name, yes)
 	return nil
 }
 
-// startTimeoutFlag is how long a start may take.
+func lockTimeoutFlag() cli.Flag {
+	return &cli.DurationFlag{Name: "lock-timeout", Value: container.LockTimeout, Usage: "how long to wait for another command for this container (`DURATION`)", Action: func(_ *cli.Context, timeout time.Duration) error {
+		if timeout < 0 {
+			return errors.New("--lock-timeout must not be negative")
+		}
+		return nil
+	}}
+}
+
+// startTimeoutFlag is how long a start may take until sshd answers.
 func startTimeoutFlag() cli.Flag {
-	return &cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: timeoutUsage, Action: atLeast("timeout", time.Second)}
+	return &cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: "how long the start may take until sshd answers (`DURATION`, such as 90s or 5m)", Action: atLeast("timeout", time.Second)}
 }
 
 // stopTimeoutFlag is how long a guest may take to power off.
@@ -302,14 +318,14 @@ func atLeast(flag string, least time.Duration) func(*cli.Context, time.Duration)
 func (a *app) stopCommand() *cli.Command {
 	return &cli.Command{
 		Name: "stop", Usage: "power a container off; its files stay", ArgsUsage: "NAME",
-		Flags: []cli.Flag{stopTimeoutFlag("timeout")},
+		Flags: []cli.Flag{stopTimeoutFlag("timeout"), lockTimeoutFlag(), jsonFlag()},
 		Action: func(c *cli.Context) error {
 			manager, record, err := a.registered(c)
 			if err != nil {
 				return err
 			}
 			stopped, err := manager.Stop(c.Context, record.Name, c.Duration("timeout"))
-			return a.said(record.Name, stopped, "stopped", "was not running", err)
+			return a.said(c, record.Name, stopped, "stopped", "was not running", err)
 		},
 	}
 }
@@ -317,14 +333,14 @@ func (a *app) stopCommand() *cli.Command {
 func (a *app) restartCommand() *cli.Command {
 	return &cli.Command{
 		Name: "restart", Usage: "stop and start a container", ArgsUsage: "NAME",
-		Flags: []cli.Flag{startTimeoutFlag(), stopTimeoutFlag("stop-timeout")},
+		Flags: []cli.Flag{startTimeoutFlag(), stopTimeoutFlag("stop-timeout"), lockTimeoutFlag(), jsonFlag()},
 		Action: func(c *cli.Context) error {
 			manager, record, err := a.registered(c)
 			if err != nil {
 				return err
 			}
 			err = manager.Restart(c.Context, record.Name, c.Duration("stop-timeout"), c.Duration("timeout"))
-			return a.said(record.Name, true, "restarted", "", err)
+			return a.said(c, record.Name, true, "restarted", "", err)
 		},
 	}
 }
@@ -332,7 +348,7 @@ func (a *app) restartCommand() *cli.Command {
 func (a *app) destroyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "destroy", Usage: "stop and remove containers with all their files", ArgsUsage: "NAME...",
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "missing-ok", Usage: "it is no error when there is no such container"}},
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "missing-ok", Usage: "it is no error when there is no such container"}, lockTimeoutFlag(), jsonFlag()},
 		Action: func(c *cli.Context) error {
 			if !c.Args().Present() {
 				_, err := oneName(c)
@@ -348,7 +364,7 @@ func (a *app) destroyCommand() *cli.Command {
 				if errors.As(err, &missing) && c.Bool("missing-ok") {
 					continue
 				}
-				if err := a.said(name, true, "destroyed", "", err); err != nil {
+				if err := a.said(c, name, true, "destroyed", "", err); err != nil {
 					return err
 				}
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/engine"
 	"devhost/internal/execx"
 	"devhost/internal/person"
 	"devhost/internal/registry"
@@ -38,6 +39,13 @@ goes to ssh: devhost ssh demo -L 5432:localhost:5432, devhost ssh demo uptime.`,
 			record, err := manager.Registry.Load(name)
 			if err != nil {
 				return err
+			}
+			state, err := manager.Engine.State(name)
+			if err != nil {
+				return err
+			}
+			if state.Status != engine.Running {
+				return fmt.Errorf("container %s is %s; start it with: devhost start %s", name, state.Status, name)
 			}
 			return a.runSSH(c, record, filesOf(manager.Registry.Layout, name), arguments)
 		},

@@ -228,21 +228,3 @@ func TestFollowGoesOnAfterARotation(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestHarmless(t *testing.T) {
-	for line, want := range map[string]string{
-		"plain\ttext ü":                         "plain\ttext ü",
-		"\x1b[0;32m  OK  \x1b[0m":               "\x1b[0;32m  OK  \x1b[0m",
-		"\x1b[2J\x1b[1;1Hcleared":               "cleared",
-		"\x1b]0;title\x07after":                 "after",
-		"\x1b]52;c;ZXZpbA==\x1b\\after":         "after",
-		"\x1bPq#0\x1b\\\x1bcreset":              "reset",
-		"bell\x07 back\x08 csi\u009b2J nul\x00": "bell back csi2J nul",
-		"unfinished \x1b":                       "unfinished ",
-		"unfinished \x1b]0;title":               "unfinished ",
-	} {
-		if got := harmless(line); got != want {
-			t.Errorf("harmless(%q) = %q, want %q", line, got, want)
-		}
-	}
-}

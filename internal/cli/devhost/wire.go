@@ -5,6 +5,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 
 	"devhost/internal/container"
@@ -56,7 +57,17 @@ func (a *app) manager(c *cli.Context) (*container.Manager, error) {
 		Systems:  container.NewNixSystems(layout, client, reporter),
 		Profiles: container.NixProfiles{Client: client},
 		Logger:   a.logger(c).Named("container"), Now: time.Now, Reporter: reporter, OnStep: a.onStep,
+		LockTimeout: lockTimeout(c),
 	}, nil
+}
+
+// lockTimeout is that of the flag; zero, of a command without it, means the
+// usual one.
+func lockTimeout(c *cli.Context) time.Duration {
+	if !c.IsSet("lock-timeout") {
+		return 0
+	}
+	return max(c.Duration("lock-timeout"), time.Nanosecond)
 }
 
 func (a *app) engine(layout registry.Layout, records *registry.Registry, network supervisor.Network) *direct.Engine {
@@ -95,7 +106,9 @@ func (a *app) superviseCommand() *cli.Command {
 			// The supervisor handles signals itself: a second one kills.
 			return supervisor.Run(context.WithoutCancel(c.Context), supervisor.Options{
 				Layout: layout, Name: name, Load: records.Load, Runner: execx.New(),
-				Network: network, Refresh: func() error { return network.RefreshResolvers(name) }, Logger: a.logger(c).Named("supervisor"),
+				Network: network, Refresh: func() error { return network.RefreshResolvers(name) },
+				// Its output is the supervisor's log.
+				Logger: hclog.New(&hclog.LoggerOptions{Name: "supervisor", Level: hclog.Info, Output: a.streams.Err}),
 			})
 		},
 	}

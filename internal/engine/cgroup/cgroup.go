@@ -112,6 +112,9 @@ func (t *Tree) Group(instance, name string) *Group {
 	return &Group{tree: t, parent: parent, path: filepath.Join(parent, name)}
 }
 
+// name is the container's.
+func (g *Group) name() string { return filepath.Base(g.path) }
+
 func (g *Group) folder(one hierarchy) string { return filepath.Join(one.mount, g.path) }
 
 // createTries bounds how often Create starts again because the last container

@@ -230,7 +230,7 @@ func TestSetLimits(t *testing.T) {
 		}
 		// Below what is in use, the kernel would kill.
 		err := group.SetLimits(registry.Limits{MemoryBytes: 999})
-		if limit := new(LimitError); !errors.As(err, &limit) || limit.Limit != "memory" || !strings.Contains(err.Error(), "devhost restart") {
+		if limit := new(LimitError); !errors.As(err, &limit) || limit.Limit != "memory" || !strings.HasSuffix(err.Error(), "devhost stop demo, and then give it the limit with: devhost ensure demo --memory ...") {
 			t.Errorf("error %v", err)
 		}
 		if diff := cmp.Diff(limited, read()); diff != "" {

@@ -17,6 +17,8 @@ import (
 
 // LimitError says that a limit does not hold.
 type LimitError struct {
+	// Name is the container's.
+	Name string
 	// Limit is "memory", "cpu" or "task".
 	Limit string
 	// Value is what was asked for.
@@ -30,9 +32,9 @@ func (l *LimitError) Error() string {
 	case errors.Is(l.Err, errNoController):
 		reason = "this machine has no " + l.Limit + " controller in its cgroups; start without that limit, or turn the controller on (see cgroups(7))"
 	case errors.Is(l.Err, unix.EBUSY):
-		reason = "the container uses more already; stop something in it, or restart it with: devhost restart NAME"
+		reason = fmt.Sprintf("it uses more already; end something in it, or stop it with: devhost stop %[1]s, and then give it the limit with: devhost ensure %[1]s --memory ...", l.Name)
 	}
-	return fmt.Sprintf("the %s limit %s cannot be set: %s", l.Limit, l.Value, reason)
+	return fmt.Sprintf("the %s limit %s of container %s cannot be set: %s", l.Limit, l.Value, l.Name, reason)
 }
 
 func (l *LimitError) Unwrap() error { return l.Err }
@@ -46,13 +48,13 @@ const cpuPeriod = 100_000
 // Swap is not granted on top of memory. The error is a *LimitError.
 func (g *Group) SetLimits(limits registry.Limits) error {
 	if err := g.setMemory(limits.MemoryBytes); err != nil {
-		return &LimitError{Limit: "memory", Value: fmt.Sprintf("of %d bytes", limits.MemoryBytes), Err: err}
+		return &LimitError{Name: g.name(), Limit: "memory", Value: fmt.Sprintf("of %d bytes", limits.MemoryBytes), Err: err}
 	}
 	if err := g.setCPU(limits.CPUs); err != nil {
-		return &LimitError{Limit: "cpu", Value: fmt.Sprintf("of %g processors", limits.CPUs), Err: err}
+		return &LimitError{Name: g.name(), Limit: "cpu", Value: fmt.Sprintf("of %g processors", limits.CPUs), Err: err}
 	}
 	if err := g.setTasks(limits.Tasks); err != nil {
-		return &LimitError{Limit: "task", Value: fmt.Sprintf("of %d", limits.Tasks), Err: err}
+		return &LimitError{Name: g.name(), Limit: "task", Value: fmt.Sprintf("of %d", limits.Tasks), Err: err}
 	}
 	return nil
 }

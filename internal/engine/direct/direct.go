@@ -19,6 +19,7 @@ import (
 	"devhost/internal/engine/supervisor"
 	"devhost/internal/execx"
 	"devhost/internal/registry"
+	"devhost/internal/terminal"
 )
 
 // Engine implements engine.Engine and engine.Limiter. All fields are required.
@@ -61,6 +62,9 @@ func (e *Engine) State(name string) (engine.State, error) {
 		state.LeaderPID = record.Leader.PID
 	}
 	switch {
+	case supervised && state.LeaderPID == 0 && record.Status == engine.Running:
+		// It has ended, and the supervisor is about to say how.
+		state.Status = engine.Stopping
 	case supervised:
 	case state.LeaderPID != 0 && record.Status == engine.Running && record.Nspawn.Alive():
 		state.Detail = fmt.Sprintf("its supervisor was killed; a new one takes over with: devhost start %s", name)
@@ -161,7 +165,7 @@ func (e *Engine) startSupervisor(ctx context.Context, name string) error {
 		// Its last steps are its own locks.
 		<-ended
 		return &engine.StartError{
-			Name: name, Reason: printable(report.Reason), LogPath: e.Layout.Log(name),
+			Name: name, Reason: terminal.Line(report.Reason), LogPath: e.Layout.Log(name),
 			Tail: tail(e.Layout.Log(name), consoleBefore),
 		}
 	case <-ctx.Done():
@@ -218,6 +222,10 @@ func size(path string) int64 {
 // Whatever a killed supervisor or nspawn left is cleared.
 func (e *Engine) Stop(ctx context.Context, name string, timeout time.Duration) error {
 	record, _ := supervisor.ReadRecord(e.Layout, name)
+	if holder := supervisor.Holder(e.Layout, name); record == nil && holder.PID != 0 {
+		// The record is damaged, and the supervisor knows what it runs.
+		record = &supervisor.Record{Name: name, Status: engine.Running, Supervisor: holder}
+	}
 	if record != nil && record.Status != engine.Failed {
 		limited, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()

@@ -48,7 +48,7 @@ func superviseMain(state, name string) int {
 	}
 	err = supervisor.Run(context.Background(), supervisor.Options{
 		Layout: layout, Name: name, Load: loader(layout), Runner: execx.New(),
-		Network: cable{}, Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug}),
+		Network: cable{hold: holdFile(layout)}, Logger: hclog.New(&hclog.LoggerOptions{Level: hclog.Debug}),
 	})
 	if err != nil {
 		return 1
@@ -69,12 +69,16 @@ func loader(layout registry.Layout) func(string) (*registry.Container, error) {
 	}
 }
 
-// cable is a network of one cable that leads nowhere.
-type cable struct{}
+// holdFile keeps a guest from being connected, and so a start from its end, for
+// as long as it is there.
+func holdFile(layout registry.Layout) string { return filepath.Join(layout.State, "hold") }
 
-func (cable) Attach(ctx context.Context, _ string, address registry.Address) error {
+// cable is a network of one cable that leads nowhere.
+type cable struct{ hold string }
+
+func (c cable) Attach(ctx context.Context, _ string, address registry.Address) error {
 	for {
-		if linkExists(address.HostInterface) {
+		if _, err := os.Stat(c.hold); err != nil && linkExists(address.HostInterface) {
 			return nil
 		}
 		select {
@@ -285,6 +289,16 @@ func (g *guest) start() {
 		g.t.Fatal(err)
 	}
 	g.uidBase = g.runtimeRecord().UIDBase
+	g.wantBooted()
+}
+
+// wantBooted waits until the guest's own systemd has started everything.
+func (g *guest) wantBooted() {
+	g.t.Helper()
+	eventually(g.t, "the guest was up", func() bool {
+		_, stdout, _ := g.exec("systemctl", "is-system-running")
+		return stdout == "running\n" || stdout == "degraded\n"
+	})
 }
 
 func (g *guest) stop() {

@@ -4,7 +4,8 @@ import (
 	"io"
 	"os"
 	"strings"
-	"unicode"
+
+	"devhost/internal/terminal"
 )
 
 // tail is the last lines that were written to a log after offset before. What
@@ -31,27 +32,9 @@ func tail(path string, before int64) []string {
 	}
 	var kept []string
 	for line := range strings.Lines(string(text)) {
-		if line = strings.TrimSpace(printable(line)); line != "" {
+		if line = strings.TrimSpace(terminal.Line(line)); line != "" {
 			kept = append(kept, line)
 		}
 	}
 	return kept[max(0, len(kept)-lines):]
-}
-
-// printable drops escape sequences and control characters.
-func printable(text string) string {
-	var clean strings.Builder
-	escape := false
-	for _, letter := range text {
-		switch {
-		case letter == 0x1b:
-			escape = true
-		case escape:
-			// An escape sequence ends at its first letter (ECMA-48, 5.4).
-			escape = !unicode.IsLetter(letter)
-		case unicode.IsPrint(letter), letter == '\t':
-			clean.WriteRune(letter)
-		}
-	}
-	return clean.String()
 }

@@ -20,7 +20,7 @@ func TestTail(t *testing.T) {
 		{"what is new", "old\nnew\n", 4, []string{"new"}},
 		{"rotated meanwhile", "new\n", 4000, []string{"new"}},
 		{"last lines only", many, 0, strings.Fields(strings.Repeat("line ", 20))},
-		{"terminal codes", "\x1b[0;32m  OK  \x1b[0m\a\x00done\n\x1b]0;title\x07", 0, []string{"OK  done", "itle"}},
+		{"terminal codes", "\x1b[0;32m  OK  \x1b[0m\a\x00done\n\x1b]0;title\x07", 0, []string{"OK  done"}},
 		{"empty", "", 0, nil},
 	}
 	for _, test := range tests {

@@ -15,16 +15,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"syscall"
 	"time"
-	"unicode"
 
 	"golang.org/x/sys/unix"
 
 	"devhost/internal/engine/cgroup"
-	"devhost/internal/engine/process"
 	"devhost/internal/execx"
+	"devhost/internal/process"
+	"devhost/internal/terminal"
 )
 
 // NotRunning says that a container cannot be entered.
@@ -144,16 +143,6 @@ func (v *visit) unfinished(what string, err error) *Error {
 	failure := v.fail(what, err)
 	failure.unfinished = true
 	return failure
-}
-
-// printable replaces what a guest could do to a person's terminal.
-func printable(text string) string {
-	return strings.Map(func(letter rune) rune {
-		if unicode.IsPrint(letter) {
-			return letter
-		}
-		return '?'
-	}, text)
 }
 
 func prepare(guest Guest, options Options) (*visit, error) {
@@ -339,7 +328,7 @@ func (v *visit) refusal(answer message) *Error {
 	if answer.Error == "" {
 		return nil
 	}
-	return &Error{Name: v.guest.Name, Reason: printable(answer.Error), Status: answer.Status}
+	return &Error{Name: v.guest.Name, Reason: terminal.Line(answer.Error), Status: answer.Status}
 }
 
 // lastWords are what a session says that could not become the command in the

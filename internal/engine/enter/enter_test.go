@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"devhost/internal/engine/process"
 	"devhost/internal/execx"
+	"devhost/internal/process"
 )
 
 func TestLookupUser(t *testing.T) {
@@ -73,28 +73,6 @@ func FuzzLookupUser(f *testing.F) {
 			t.Errorf("account %+v", found)
 		}
 	})
-}
-
-func TestParseRootID(t *testing.T) {
-	tests := []struct {
-		name, text string
-		want       int
-		wantError  bool
-	}{
-		{"picked", "         0     524288      65536\n", 524288, false},
-		{"none", "         0          0 4294967295\n", 0, false},
-		{"several ranges", "  1000 5 1\n  0 700000 1000\n", 700000, false},
-		{"root is not mapped", "  1000 5 1\n", 0, true},
-		{"empty", "", 0, true},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
-			got, err := parseRootID(test.text)
-			if got != test.want || (err != nil) != test.wantError {
-				t.Errorf("%d, %v", got, err)
-			}
-		})
-	}
 }
 
 func TestSessionEnvironment(t *testing.T) {
@@ -196,7 +174,7 @@ func TestExitStatus(t *testing.T) {
 func TestRefusalIsHarmless(t *testing.T) {
 	v := &visit{guest: Guest{Name: "demo"}}
 	err := v.refusal(message{Error: "no\x1b[2J such\nthing", Status: 127})
-	if want := "cannot run a command in container demo: no?[2J such?thing"; err.Error() != want || err.Status != 127 {
+	if want := "cannot run a command in container demo: no such thing"; err.Error() != want || err.Status != 127 {
 		t.Errorf("%q, status %d", err, err.Status)
 	}
 }

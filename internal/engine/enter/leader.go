@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"devhost/internal/engine/process"
+	"devhost/internal/process"
 )
 
 // leader is the /proc folder of the guest's PID 1. Descriptors below it are of
@@ -126,19 +126,7 @@ func (l *leader) rootID(file string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return parseRootID(string(text))
-}
-
-// parseRootID reads the format of user_namespaces(7): first id inside, first id
-// outside, count.
-func parseRootID(text string) (int, error) {
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
-		if len(fields) == 3 && fields[0] == "0" {
-			return strconv.Atoi(fields[1])
-		}
-	}
-	return 0, fmt.Errorf("the guest's root is nobody: %q", text)
+	return process.RootID(string(text))
 }
 
 // onlyChild finds the session that nsenter started.

@@ -50,6 +50,9 @@ type Config struct {
 func Arguments(config Config) []string {
 	arguments := []string{
 		"--quiet",
+		// No settings of others: nspawn would read /etc/systemd/nspawn/MACHINE.nspawn
+		// and /run/systemd/nspawn/MACHINE.nspawn, which can bind any folder.
+		"--settings=no",
 		// No machined, no unit: this works where PID 1 is no systemd, and
 		// nspawn stays in the cgroup that it was started in.
 		"--register=no", "--keep-unit",

@@ -29,6 +29,7 @@ func TestArguments(t *testing.T) {
 		want   string
 	}{
 		{"plain", plain, `--quiet
+--settings=no
 --register=no
 --keep-unit
 --notify-ready=yes
@@ -48,6 +49,7 @@ func TestArguments(t *testing.T) {
 --
 /nix/store/abc-nixos-system/init`},
 		{"with the host's usr", hostUsr, `--quiet
+--settings=no
 --register=no
 --keep-unit
 --notify-ready=yes
@@ -68,6 +70,7 @@ func TestArguments(t *testing.T) {
 --
 /nix/store/abc-nixos-system/init`},
 		{"a state folder with colons", colons, `--quiet
+--settings=no
 --register=no
 --keep-unit
 --notify-ready=yes

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"devhost/internal/engine/process"
+	"devhost/internal/process"
 )
 
 // pidfdInfo is struct pidfd_info, first version (include/uapi/linux/pidfd.h).

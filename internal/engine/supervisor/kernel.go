@@ -8,11 +8,15 @@ import (
 	"strings"
 )
 
+// InotifyInstances is how many inotify instances there shall be at least
+// (fs.inotify.max_user_instances): starting a container raises a lower limit.
+const InotifyInstances = 8192
+
 // kernelLimits are limits of the kernel that all guests share: a user
 // namespace's use is charged to root, who made it. With the default of 128
 // inotify instances, the twentieth guest's PID 1 does not start. See inotify(7).
 var kernelLimits = map[string]int{
-	"fs/inotify/max_user_instances": 8192,
+	"fs/inotify/max_user_instances": InotifyInstances,
 	"fs/inotify/max_user_watches":   524288,
 }
 

@@ -7,14 +7,13 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"devhost/internal/engine"
 	"devhost/internal/engine/nspawn"
-	"devhost/internal/engine/process"
 	"devhost/internal/execx"
+	"devhost/internal/process"
 )
 
 // life is the guest from one start of nspawn to its end.
@@ -171,6 +170,9 @@ const (
 	// killPatience is how long nspawn may take to notice that the guest was
 	// killed, before everything in the cgroup is.
 	killPatience = 3 * time.Second
+	// powerOffAgain is how long it takes until a guest that is not up yet is
+	// told once more to power off: its first process may not be systemd yet.
+	powerOffAgain = 500 * time.Millisecond
 	// killAgain is how long it takes until that is done once more.
 	killAgain = 100 * time.Millisecond
 )
@@ -179,7 +181,8 @@ const (
 func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, err error) {
 	defer current.detach()
 	var deadline <-chan time.Time
-	up, connected := s.record.Status == engine.Running, current.attached == nil
+	ready, connected := s.record.Status == engine.Running, current.attached == nil
+	var again <-chan time.Time
 	attached := current.attached
 	var failure error
 	// kill ends the guest, by its PID 1 first: then nspawn clears up itself. It
@@ -199,6 +202,7 @@ func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, e
 		s.stopping++
 		if s.stopping == 1 && s.record.Status == engine.Running && s.record.Leader.Signal(nspawn.PowerOffSignal) == nil {
 			deadline = time.After(s.StopTimeout)
+			again = time.After(powerOffAgain)
 			s.setStatus(engine.Stopping)
 			return
 		}
@@ -211,7 +215,7 @@ func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, e
 			if news.leader != 0 && s.record.Leader.PID == 0 {
 				s.setLeader(news.leader)
 			}
-			up = up || news.ready
+			ready = ready || news.ready
 		case err := <-attached:
 			attached = nil
 			if err != nil && failure == nil && s.stopping == 0 {
@@ -227,13 +231,20 @@ func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, e
 			return s.conclude(current, end, failure)
 		case <-s.signals:
 			stop()
+		case <-again:
+			if !ready && kills == 0 {
+				_ = s.record.Leader.Signal(nspawn.PowerOffSignal)
+				again = time.After(powerOffAgain)
+			}
 		case <-deadline:
 			if kills == 0 {
 				s.log.note("the guest did not power off within %s and is killed", s.StopTimeout)
 			}
 			kill()
 		}
-		if up && connected && s.record.Status == engine.Starting && s.stopping == 0 && failure == nil {
+		// Whether the guest got all its units up is not for the supervisor to
+		// wait for: one slow unit must not make a start fail.
+		if s.record.Leader.PID != 0 && connected && s.record.Status == engine.Starting && s.stopping == 0 && failure == nil {
 			s.setStatus(engine.Running)
 			s.starter.up()
 			debug.FreeOSMemory()
@@ -295,15 +306,9 @@ func uidBase(pid int) int {
 	if err != nil {
 		return 0
 	}
-	// user_namespaces(7): first uid inside, first uid outside, count.
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) == 3 && fields[0] == "0" {
-			base, err := strconv.Atoi(fields[1])
-			if err == nil {
-				return base
-			}
-		}
+	base, err := process.RootID(string(text))
+	if err != nil {
+		return 0
 	}
-	return 0
+	return base
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"devhost/internal/engine"
-	"devhost/internal/engine/process"
+	"devhost/internal/process"
 	"devhost/internal/registry"
 )
 
@@ -158,10 +158,27 @@ func (b *Busy) Error() string {
 	return fmt.Sprintf("container %s has a supervisor already; see: devhost status %s", b.Name, b.Name)
 }
 
+// lockPath is the file that a living supervisor holds locked. It holds the
+// supervisor's process.ID as JSON.
+func lockPath(layout registry.Layout, name string) string {
+	return filepath.Join(layout.Runtime(), name+".lock")
+}
+
+// Holder is the living supervisor of a container, the zero ID when there is
+// none. It needs no record, which may be damaged.
+func Holder(layout registry.Layout, name string) process.ID {
+	var holder process.ID
+	text, err := os.ReadFile(lockPath(layout, name))
+	if err != nil || json.Unmarshal(text, &holder) != nil || !holder.Alive() {
+		return process.ID{}
+	}
+	return holder
+}
+
 // lock takes the lock that a living supervisor holds; a kill frees it. The
 // returned function removes and frees it. The error is *Busy.
 func lock(layout registry.Layout, name string) (func(), error) {
-	path := filepath.Join(layout.Runtime(), name+".lock")
+	path := lockPath(layout, name)
 	for {
 		if err := makeRuntime(layout); err != nil {
 			return nil, err

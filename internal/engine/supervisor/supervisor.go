@@ -5,6 +5,7 @@ package supervisor
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -17,8 +18,8 @@ import (
 
 	"devhost/internal/engine"
 	"devhost/internal/engine/cgroup"
-	"devhost/internal/engine/process"
 	"devhost/internal/execx"
+	"devhost/internal/process"
 	"devhost/internal/registry"
 )
 
@@ -143,6 +144,10 @@ func (s *supervisor) run(ctx context.Context) error {
 	own, err := process.Of(os.Getpid())
 	if err != nil {
 		return err
+	}
+	// For who finds a damaged record.
+	if text, err := json.Marshal(own); err == nil {
+		_ = os.WriteFile(lockPath(s.Layout, s.Name), text, 0o600)
 	}
 	tree, err := cgroup.Discover()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"devhost/internal/execx"
 	"devhost/internal/nix"
+	"devhost/internal/person"
 )
 
 // Client returns a client of the daemon that runs on this host. Without root,
@@ -31,8 +32,8 @@ func Client(t testing.TB) *nix.Client {
 }
 
 // Nobody is a caller without rights.
-func Nobody() nix.Caller {
-	return nix.Caller{UID: 65534, GID: 65534, Home: "/nonexistent"}
+func Nobody() person.Person {
+	return person.Person{UID: 65534, GID: 65534, Home: "/nonexistent"}
 }
 
 // PublicDir is a temporary folder that every user may enter, unlike
