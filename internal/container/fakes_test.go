@@ -52,6 +52,8 @@ type world struct {
 	// then 0; units is the answer of systemctl list-units.
 	jobs  []int
 	units string
+	// answer replaces what the guest does with any command.
+	answer func(ctx context.Context, stdout io.Writer) (int, error)
 	// switchStatus is the exit status of switch-to-configuration, by system.
 	switchStatus map[string]int
 }
@@ -71,7 +73,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, registry: registry.New(registry.Layout{State: t.TempDir()}), sshPort: port,
+		t: t, registry: registry.New(registry.Layout{State: t.TempDir(), Etc: t.TempDir()}), sshPort: port,
 		fail: map[string]error{}, known: map[string]string{}, switchStatus: map[string]int{},
 		state: engine.State{Status: engine.Stopped}, units: "[]", onState: func() {},
 	}
@@ -287,6 +289,9 @@ func (g fakeGuest) Run(ctx context.Context, _ string, stdout, _ io.Writer, argv 
 	if ctx.Err() != nil {
 		// What an interruption looks like depends on when it comes.
 		return 125, errors.New("read |0: i/o timeout")
+	}
+	if g.answer != nil {
+		return g.answer(ctx, stdout)
 	}
 	switch {
 	case slices.Contains(argv, "--property=NJobs"):

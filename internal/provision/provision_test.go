@@ -127,6 +127,34 @@ func TestReadArchive(t *testing.T) {
 	}
 }
 
+// What is just not too deep is taken, from an archive and from a folder.
+func TestDeepest(t *testing.T) {
+	deep := strings.Repeat("d/", deepest)
+	tree, err := read(t, "-", bytes.NewReader(archive(t, file("provision.nix", "{ }"), file(deep+"x", ""))))
+	if err != nil || tree.entries[deep+"x"] == nil {
+		t.Errorf("got %v", err)
+	}
+	folder := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(folder, deep), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"provision.nix", deep + "x"} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte("{ }"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := read(t, folder, nil); err != nil {
+		t.Errorf("a folder: %v", err)
+	}
+	if err := os.MkdirAll(filepath.Join(folder, deep, "d/d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var refused *Refused
+	if _, err := read(t, folder, nil); !errors.As(err, &refused) || !strings.Contains(refused.Reason, "more than 100 folders") {
+		t.Errorf("a folder that is too deep: %v", err)
+	}
+}
+
 func TestReadRefuses(t *testing.T) {
 	module := file("provision.nix", "{ }")
 	device := func(kind byte) member { return member{tar.Header{Name: "d", Typeflag: kind, Devmajor: 1}, ""} }
@@ -145,6 +173,9 @@ func TestReadRefuses(t *testing.T) {
 		"control":             {[]member{module, file("a\nb", "")}, "control characters"},
 		"escape sequence":     {[]member{module, file("a\x1b[2J", "")}, "control characters"},
 		"long":                {[]member{module, file(strings.Repeat("a", 300), "")}, "more than 255 bytes"},
+		"long path":           {[]member{module, file(strings.Repeat("abc/", 1024)+"x", "")}, "begins a path of more than 4096 bytes"},
+		"deep":                {[]member{module, file(strings.Repeat("d/", 101)+"x", "")}, "begins a path of more than 100 folders"},
+		"long link":           {[]member{module, link("l", strings.Repeat("abc/", 1024)+"x")}, `"l" is a link to a path of more than 4096 bytes`},
 		"twice":               {[]member{module, module}, "comes twice"},
 		"folder over a file":  {[]member{module, {tar.Header{Name: "provision.nix/", Typeflag: tar.TypeDir}, ""}}, "comes twice"},
 		"below a file":        {[]member{module, file("provision.nix/x", "")}, `lies below "provision.nix", which is no folder`},

@@ -4,6 +4,7 @@
 package registry
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"path/filepath"
@@ -16,6 +17,8 @@ const DefaultStateDir = "/var/lib/devhost"
 type Layout struct {
 	// State is the absolute path of the state folder.
 	State string
+	// Etc replaces /etc, for tests.
+	Etc string
 }
 
 // NewLayout makes the path absolute and clean.
@@ -45,10 +48,11 @@ func (l Layout) Marker() string { return filepath.Join(l.State, "devhost-state.j
 // Published is where other programs find what they need to know of the
 // containers, NAME.json and vm-configs/NAME.json each.
 func (l Layout) Published() string {
+	etc := cmp.Or(l.Etc, "/etc")
 	if l.State == DefaultStateDir {
-		return "/etc/devhost"
+		return filepath.Join(etc, "devhost")
 	}
-	return "/etc/devhost-" + l.Instance()
+	return filepath.Join(etc, "devhost-"+l.Instance())
 }
 
 // Container is the folder of one container.

@@ -413,6 +413,10 @@ func TestStateFolderMustBeRoots(t *testing.T) {
 	if err := os.Symlink(victim, filepath.Join(evil, "containers")); err != nil {
 		t.Fatal(err)
 	}
+	marker := registry.Layout{State: evil}.Marker()
+	if err := os.WriteFile(marker, []byte("{}"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Chown(evil, strangerID, strangerID); err != nil {
 		t.Fatal(err)
 	}
@@ -431,6 +435,17 @@ func TestStateFolderMustBeRoots(t *testing.T) {
 		t.Errorf("the folder behind the link has mode %o now", mode())
 	}
 	if err := os.Chown(evil, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	// Also root's folder is left alone when devhost did not make it.
+	if err := os.Remove(marker); err != nil {
+		t.Fatal(err)
+	}
+	h.fails(1, []string{evil + " is no state folder of devhost: it holds containers"}, "destroy", "box")
+	if mode() != 0o755 {
+		t.Errorf("the folder behind the link has mode %o now", mode())
+	}
+	if err := os.WriteFile(marker, []byte("{}"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	h.fails(4, []string{"there is no container box"}, "destroy", "box")
@@ -500,7 +515,7 @@ func TestWithoutBuildUsers(t *testing.T) {
 					`mount --bind "$0" /etc/group && exec "$@"`, file}, command.Args...)...))
 			}
 			got := hidden("ensure", "box", "--channel", offline(t))
-			for _, text := range []string{test.text + "without build users, builders would be root on this host; make them with:\n", "useradd --system", "container box was not made"} {
+			for _, text := range []string{test.text + "builders would be root on this host, sandbox or not; make the build users with:\n", "useradd --system", "container box was not made"} {
 				if !strings.Contains(got.stderr, text) {
 					t.Errorf("it does not say %q but:\n%s", text, got.stderr)
 				}

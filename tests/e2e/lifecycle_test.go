@@ -487,8 +487,8 @@ func checkStopAndStart(t *testing.T, h *host) {
 		t.Errorf("the name of a stopped container is %s (%v)", output, err)
 	}
 	const hint = "devhost start trial"
-	h.fails(1, []string{"container trial is not running", hint}, "exec", "trial", "--", "true")
-	h.fails(1, []string{"container trial is not running", hint}, "shell", "trial")
+	h.fails(125, []string{"container trial is not running", hint}, "exec", "trial", "--", "true")
+	h.fails(125, []string{"container trial is not running", hint}, "shell", "trial")
 	h.fails(1, []string{"container trial is stopped", hint}, "logs", "trial", "--unit", "nginx.service")
 	logs := h.run("logs", "trial")
 	if logs.status != 0 || !strings.Contains(logs.stderr, "container trial is stopped: this is its console log") || !strings.Contains(logs.stdout, "Powering off") {
@@ -586,7 +586,7 @@ func TestPowerOffAndReboot(t *testing.T) {
 	if status := h.status("box"); status.Detail != "" {
 		t.Errorf("a guest that powered off is explained: %q", status.Detail)
 	}
-	h.fails(1, []string{"devhost start box"}, "exec", "box", "--", "true")
+	h.fails(125, []string{"devhost start box"}, "exec", "box", "--", "true")
 	if output := h.must("start", "box"); output != "box: started\n" {
 		t.Errorf("start says %q", output)
 	}

@@ -51,12 +51,12 @@ func (e *Engine) State(name string) (engine.State, error) {
 		return engine.State{Status: engine.Stopped}, nil
 	}
 	state := engine.State{Status: record.Status, StartedAt: record.StartedAt, Detail: record.Detail}
-	if record.Status == engine.Failed {
-		return state, nil
-	}
 	supervised := record.Supervisor.Alive()
 	if supervised {
 		state.SupervisorPID = record.Supervisor.PID
+	}
+	if record.Status == engine.Failed {
+		return state, nil
 	}
 	if record.Leader.Alive() {
 		state.LeaderPID = record.Leader.PID
@@ -226,7 +226,8 @@ func (e *Engine) Stop(ctx context.Context, name string, timeout time.Duration) e
 		// The record is damaged, and the supervisor knows what it runs.
 		record = &supervisor.Record{Name: name, Status: engine.Running, Supervisor: holder}
 	}
-	if record != nil && record.Status != engine.Failed {
+	// The supervisor of a guest that has failed is about to end.
+	if record != nil && (record.Status != engine.Failed || record.Supervisor.Alive()) {
 		limited, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		if record.Supervisor.Alive() {

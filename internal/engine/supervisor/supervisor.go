@@ -145,6 +145,7 @@ func (s *supervisor) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.record.Supervisor = own
 	// For who finds a damaged record.
 	if text, err := json.Marshal(own); err == nil {
 		_ = os.WriteFile(lockPath(s.Layout, s.Name), text, 0o600)
@@ -260,6 +261,6 @@ func (s *supervisor) end(ctx context.Context, failure error) error {
 	if errors.As(failure, &known) {
 		detail = known.Reason
 	}
-	failed := Record{Name: s.Name, Status: engine.Failed, Detail: detail, System: s.record.System, StartedAt: s.record.StartedAt}
+	failed := Record{Name: s.Name, Status: engine.Failed, Supervisor: s.record.Supervisor, Detail: detail, System: s.record.System, StartedAt: s.record.StartedAt}
 	return errors.Join(append(problems, failed.write(s.Layout))...)
 }

@@ -1,0 +1,43 @@
+package registry
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestForeignFolder: a folder of somebody else's does not become a state
+// folder, so nothing in it can be destroyed.
+func TestForeignFolder(t *testing.T) {
+	for name, test := range map[string]struct {
+		files []string
+		ok    bool
+	}{
+		"new file system":   {[]string{"lost+found/x"}, true},
+		"podman's storage":  {[]string{"containers/storage/overlay/file"}, false},
+		"somebody's folder": {[]string{"file"}, false},
+		"state folder":      {[]string{"devhost-state.json", "containers/demo/container.json"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			registry := New(Layout{State: t.TempDir()})
+			for _, file := range test.files {
+				path := filepath.Join(registry.State, file)
+				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(path, []byte("{}"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := registry.Prepare()
+			var foreign *ForeignFolder
+			if test.ok && err != nil || !test.ok && !errors.As(err, &foreign) {
+				t.Errorf("Prepare = %v", err)
+			}
+			if _, err := os.Stat(registry.Temporary()); (err == nil) != test.ok {
+				t.Errorf("sub-folders: %v", err)
+			}
+		})
+	}
+}
