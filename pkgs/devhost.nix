@@ -27,7 +27,7 @@ buildGoModule {
   };
 
   # scripts/vendor-hash prints it; make check-nix says when it is stale.
-  vendorHash = "sha256-IShuBinK8ZxqTzODo84VgF2Xkeh82m0JazLMSKKGhow=";
+  vendorHash = "sha256-7CdSdsDL+vA4vQlJtq6tixCsbnsuVVuBNmYYDjcfPcA=";
 
   env.CGO_ENABLED = "0";
   subPackages = [ "cmd/devhost" ];

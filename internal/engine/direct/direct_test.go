@@ -19,6 +19,7 @@ import (
 	"devhost/internal/engine/direct"
 	"devhost/internal/engine/enter"
 	"devhost/internal/engine/supervisor"
+	"devhost/internal/execx"
 	"devhost/internal/process"
 	"devhost/internal/registry"
 )
@@ -507,6 +508,44 @@ func TestUnusableRuntimeRecord(t *testing.T) {
 	g.stop()
 	if record.Leader.Alive() || record.Nspawn.Alive() {
 		t.Error("the guest still runs")
+	}
+	g.wantNothingLeft()
+}
+
+// The supervisor of a guest that has failed still lives for a moment after it
+// has said so. Stop does not return before it has ended.
+func TestStopWaitsForTheSupervisorOfAFailedGuest(t *testing.T) {
+	g := newGuest(t, "ending")
+	standIn, err := execx.New().Start(execx.Command{Name: "sleep", Args: []string{"600"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- standIn.Wait() }()
+	defer func() { _ = standIn.Signal(syscall.SIGKILL) }()
+	id, err := process.Of(standIn.Pid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := json.Marshal(supervisor.Record{
+		Version: supervisor.RecordVersion, Name: g.name, BootID: process.BootID(), Status: engine.Failed, Supervisor: id, Detail: "a test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(g.layout.Runtime(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	g.write(g.layout.RuntimeRecord(g.name), string(record), 0o600)
+	if state := g.state(); state.Status != engine.Failed || state.SupervisorPID != id.PID || state.Detail != "a test" {
+		t.Errorf("it is %+v", state)
+	}
+	g.stop()
+	if id.Alive() {
+		t.Error("its supervisor still lives")
+	}
+	if state := g.state(); state.Status != engine.Stopped {
+		t.Errorf("after the stop it is %+v", state)
 	}
 	g.wantNothingLeft()
 }
