@@ -118,6 +118,10 @@ func (l *lab) snapshot() []string {
 			addresses, err := netlink.AddrList(link, netlink.FAMILY_ALL)
 			l.host.must(err)
 			for _, address := range addresses {
+				// The kernel gives these when a cable is plugged in, in its time.
+				if address.IP.IsLinkLocalUnicast() {
+					continue
+				}
 				lines = append(lines, fmt.Sprintf("address %s %s", link.Attrs().Name, address.IPNet))
 			}
 		}
