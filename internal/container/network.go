@@ -187,7 +187,7 @@ func (n *HostNetwork) groups() (map[string][]network.Addresses, error) {
 	return groups, nil
 }
 
-// Remove implements Network.
+// Remove implements Network. No container is left.
 func (n *HostNetwork) Remove(ctx context.Context) error {
 	opened, err := n.open()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -196,7 +196,12 @@ func (n *HostNetwork) Remove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return opened.Remove(ctx)
+	if err := opened.Remove(ctx); err != nil {
+		return err
+	}
+	// Nobody has an address of it any more: the next container chooses one that
+	// is free then.
+	return removeIfThere(n.Layout.Network())
 }
 
 // Attach connects a container that starts; bridge and rules are made if they

@@ -162,11 +162,7 @@ func (s *NixSystems) recallPin(ctx context.Context, caller person.Person, refere
 	if pin == nil {
 		return nil
 	}
-	var fingerprint string
-	err := caller.Do(func() (err error) {
-		fingerprint, err = channel.Fingerprint(reference.Folder)
-		return err
-	})
+	fingerprint, err := channel.FingerprintFor(ctx, caller, reference.Folder)
 	if err != nil || fingerprint != pin.Fingerprint {
 		return nil
 	}
