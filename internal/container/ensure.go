@@ -2,8 +2,6 @@ package container
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +13,6 @@ import (
 	"time"
 
 	"devhost/internal/channel"
-	"devhost/internal/engine"
 	"devhost/internal/names"
 	"devhost/internal/person"
 	"devhost/internal/progress"
@@ -220,33 +217,6 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 	return want, nil
 }
 
-func (m *Manager) resolveProvision(ctx context.Context, request EnsureRequest, want *wanted) error {
-	switch {
-	case request.Provision == nil:
-		if want.record.ProvisionHash != "" {
-			want.provisionDir = m.provisionPlace(&want.record)
-		}
-	case *request.Provision == "":
-		want.record.ProvisionHash = ""
-	default:
-		destination, err := os.MkdirTemp(m.Registry.Temporary(), provisionPrefix(request.Name))
-		if err != nil {
-			return err
-		}
-		snapshot, err := m.Systems.Snapshot(ctx, *request.Provision, request.Stdin, request.Caller, destination)
-		if err != nil {
-			_ = os.RemoveAll(destination)
-			return err
-		}
-		want.provisionDir, want.newSnapshot, want.provisionName = destination, true, *request.Provision
-		want.record.ProvisionHash = snapshot.Hash
-		for _, secret := range snapshot.Secrets {
-			want.warnings = append(want.warnings, secret.String())
-		}
-	}
-	return nil
-}
-
 func (m *Manager) applySettings(request EnsureRequest, record *registry.Container) {
 	if request.Aliases != nil {
 		record.Aliases = append([]string{}, *request.Aliases...)
@@ -352,17 +322,23 @@ func (m *Manager) createSteps(ctx context.Context, change *change, request Ensur
 	if err := m.startAndWait(ctx, record, request.Timeout); err != nil {
 		return nil, err
 	}
-	if err := change.step(ctx, StepReady); err != nil {
-		return nil, err
-	}
 	result := &EnsureResult{Container: record, Created: true, Started: true, Warnings: want.warnings}
-	if result.Units, err = m.settle(ctx, record, request.Timeout); err != nil {
-		return nil, err
+	return result, m.finish(ctx, change, result, request.Timeout)
+}
+
+// finish is the end of a change: the guest runs its system, so wait until it
+// has started everything, and publish it.
+func (m *Manager) finish(ctx context.Context, change *change, result *EnsureResult, timeout time.Duration) (err error) {
+	if err := change.step(ctx, StepReady); err != nil {
+		return err
+	}
+	if result.Units, err = m.settle(ctx, result.Container, timeout); err != nil {
+		return err
 	}
 	if err := change.step(ctx, StepPublish); err != nil {
-		return nil, err
+		return err
 	}
-	return result, m.deployed(ctx, record, true)
+	return m.deployed(ctx, result.Container, true)
 }
 
 // settle waits for the guest's start-up queue, and notes in the record whether
@@ -396,233 +372,4 @@ func (m *Manager) deployed(ctx context.Context, record *registry.Container, publ
 		return err
 	}
 	return nil
-}
-
-// provisionPlace is where the snapshot of a record is kept. Each content has
-// its own place, so that the snapshot of an old record outlives a change that
-// is taken back.
-func (m *Manager) provisionPlace(record *registry.Container) string {
-	hash := sha256.Sum256([]byte(record.ProvisionHash))
-	return filepath.Join(m.Registry.Provision(record.Name), hex.EncodeToString(hash[:16]))
-}
-
-// keepProvision moves a new snapshot to its place.
-func (m *Manager) keepProvision(want *wanted) error {
-	if !want.newSnapshot {
-		return nil
-	}
-	place := m.provisionPlace(&want.record)
-	if _, err := os.Lstat(place); err == nil {
-		// The same content; it got there in one step.
-		return nil
-	}
-	if err := os.MkdirAll(filepath.Dir(place), 0o700); err != nil {
-		return err
-	}
-	if err := os.Rename(want.provisionDir, place); err != nil {
-		return err
-	}
-	want.newSnapshot = false
-	return nil
-}
-
-// dropProvisions removes the snapshots that the record does not use.
-func (m *Manager) dropProvisions(record *registry.Container) error {
-	folder := m.Registry.Provision(record.Name)
-	snapshots, err := os.ReadDir(folder)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	used := ""
-	if record.ProvisionHash != "" {
-		used = filepath.Base(m.provisionPlace(record))
-	}
-	for _, snapshot := range snapshots {
-		if snapshot.Name() != used {
-			if err := os.RemoveAll(filepath.Join(folder, snapshot.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (m *Manager) update(ctx context.Context, request EnsureRequest, old *registry.Container) (*EnsureResult, error) {
-	state, err := m.Engine.State(old.Name)
-	if err != nil {
-		return nil, err
-	}
-	want, err := m.resolve(ctx, request, old)
-	if err != nil {
-		return nil, &Failure{Name: old.Name, Err: err, Now: unchangedNow(old.Name, state)}
-	}
-	defer want.discard()
-	if state.Status == engine.Running && state.SupervisorPID == 0 {
-		// Its supervisor was killed: a new one takes over.
-		if err := m.Engine.Start(ctx, old.Name); err != nil {
-			return nil, err
-		}
-	}
-	if want.record.Inputs == old.Inputs && m.currentGeneration(old.Name) > 0 {
-		return m.refresh(ctx, request, old, want, state)
-	}
-	record := &want.record
-	if record.System, err = m.system(ctx, want); err != nil {
-		return nil, &Failure{Name: old.Name, Err: err, Now: unchangedNow(old.Name, state)}
-	}
-	return m.changeSystem(ctx, request, old, want, state)
-}
-
-func unchangedNow(name string, state engine.State) string {
-	return fmt.Sprintf("container %s is as it was (%s)", name, state.Status)
-}
-
-// refresh applies what needs no new system.
-func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *registry.Container, want *wanted, state engine.State) (*EnsureResult, error) {
-	record := &want.record
-	result := &EnsureResult{Container: record, Unchanged: true, Units: []Unit{}, Warnings: want.warnings}
-	if state.Status != engine.Running {
-		if err := m.Registry.Save(record); err != nil {
-			return nil, err
-		}
-		if err := m.startAndWait(ctx, record, request.Timeout); err != nil {
-			return nil, err
-		}
-		result.Started, result.Unchanged = true, false
-		var err error
-		if result.Units, err = m.settle(ctx, record, request.Timeout); err != nil {
-			return nil, err
-		}
-	} else {
-		if !slices.Equal(old.MemberKeys(), record.MemberKeys()) || old.Environment != record.Environment {
-			if err := m.writeGuestFiles(record); err != nil {
-				return nil, err
-			}
-		}
-		if err := m.waitForSSHBriefly(ctx, record, request.Timeout); err != nil {
-			if now, ended := m.hasEnded(ctx, record.Name); ended {
-				return m.refresh(ctx, request, old, want, now)
-			}
-			return nil, err
-		}
-	}
-	if old.Limits != record.Limits && !result.Started {
-		if err := m.changeLimits(ctx, record.Name, old.Limits, record.Limits); err != nil {
-			return nil, err
-		}
-	}
-	if old.Degraded && !result.Started {
-		var err error
-		if result.Units, err = m.settle(ctx, record, request.Timeout); err != nil {
-			return nil, err
-		}
-	}
-	// The name and the addresses are published as they were; the ingress
-	// reads the aliases from the record.
-	return result, m.deployed(ctx, record, result.Started || old.Environment != record.Environment)
-}
-
-// changeLimits changes the limits of a running container, all or none.
-func (m *Manager) changeLimits(ctx context.Context, name string, from, to registry.Limits) error {
-	limiter, ok := m.Engine.(engine.Limiter)
-	if !ok {
-		return nil
-	}
-	if err := limiter.SetLimits(ctx, name, to); err != nil {
-		return errors.Join(err, limiter.SetLimits(context.WithoutCancel(ctx), name, from))
-	}
-	return nil
-}
-
-// hasEnded tells whether a container that was running no longer is: somebody
-// powered it off or killed it, and this was noticed only now.
-func (m *Manager) hasEnded(ctx context.Context, name string) (engine.State, bool) {
-	state, err := m.Engine.State(name)
-	return state, err == nil && ctx.Err() == nil && (state.Status == engine.Stopped || state.Status == engine.Failed)
-}
-
-func (m *Manager) waitForSSHBriefly(ctx context.Context, record *registry.Container, timeout time.Duration) error {
-	limited, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	return m.timedOut(ctx, limited, record.Name, "its sshd answers", timeout, m.waitForSSH(limited, record))
-}
-
-// changeSystem brings a built system into a registered container, and goes
-// back to the previous one if that fails.
-func (m *Manager) changeSystem(ctx context.Context, request EnsureRequest, old *registry.Container, want *wanted, state engine.State) (*EnsureResult, error) {
-	change := m.begin(old.Name, registry.Update, old)
-	result, err := m.changeSteps(ctx, change, request, old, want, state)
-	if err == nil {
-		return result, errors.Join(change.done(), m.dropProvisions(&want.record))
-	}
-	if undoErr := change.undo(ctx); undoErr != nil {
-		return nil, &Failure{Name: old.Name, Err: err, Now: fmt.Sprintf("going back to the previous system of container %s failed too: %v; the next command for it tries again", old.Name, undoErr)}
-	}
-	if change.entry.Started {
-		return nil, &Failure{Name: old.Name, Err: err, Now: fmt.Sprintf("container %s is stopped, as it was, and keeps its previous system", old.Name)}
-	}
-	return nil, &Failure{Name: old.Name, Err: err, Now: fmt.Sprintf("container %s runs its previous system again", old.Name)}
-}
-
-func (m *Manager) changeSteps(ctx context.Context, change *change, request EnsureRequest, old *registry.Container, want *wanted, state engine.State) (*EnsureResult, error) {
-	record := &want.record
-	result := &EnsureResult{Container: record, Warnings: want.warnings, Units: []Unit{}}
-	if err := change.step(ctx, StepFiles); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(m.keepProvision(want), m.writeGuestFiles(record)); err != nil {
-		return nil, err
-	}
-	if err := change.step(ctx, StepProfile); err != nil {
-		return nil, err
-	}
-	if _, err := m.Profiles.SetProfile(ctx, m.Registry.Profile(record.Name), record.System); err != nil {
-		return nil, err
-	}
-	if err := change.step(ctx, StepRecord); err != nil {
-		return nil, err
-	}
-	if err := m.Registry.Save(record); err != nil {
-		return nil, err
-	}
-	if state.Status == engine.Running {
-		change.entry.Switched = true
-		if err := change.step(ctx, StepSwitch); err != nil {
-			return nil, err
-		}
-		if old.Limits != record.Limits {
-			if err := m.changeLimits(ctx, record.Name, old.Limits, record.Limits); err != nil {
-				return nil, err
-			}
-		}
-		m.Reporter.Phase(progress.Switch)
-		if err := m.switchTo(ctx, record.Name, record.System, request.Timeout); err != nil {
-			return nil, err
-		}
-		result.Switched = true
-		if err := m.waitForSSHBriefly(ctx, record, request.Timeout); err != nil {
-			return nil, err
-		}
-	} else {
-		change.entry.Started = true
-		if err := change.step(ctx, StepStart); err != nil {
-			return nil, err
-		}
-		if err := m.startAndWait(ctx, record, request.Timeout); err != nil {
-			return nil, err
-		}
-		result.Started = true
-	}
-	if err := change.step(ctx, StepReady); err != nil {
-		return nil, err
-	}
-	units, err := m.settle(ctx, record, request.Timeout)
-	if err != nil {
-		return nil, err
-	}
-	result.Units = units
-	if err := change.step(ctx, StepPublish); err != nil {
-		return nil, err
-	}
-	return result, m.deployed(ctx, record, true)
 }

@@ -161,7 +161,7 @@ func (a *app) logsCommand() *cli.Command {
 				}
 				return a.console(c, manager.Registry.Log(record.Name))
 			}
-			command := []string{"/run/current-system/sw/bin/journalctl", "--no-pager", "--quiet"}
+			command := []string{"/run/current-system/sw/bin/journalctl", "--no-pager"}
 			if lines := c.Int("lines"); lines > 0 {
 				command = append(command, "--lines="+strconv.Itoa(lines))
 			}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 
 	"devhost/internal/ingress"
@@ -81,7 +82,7 @@ is printed at the start, and by --ca.`,
 			}
 			return ingress.Run(c.Context, ingress.Config{
 				Domain: domain, HTTPSAddresses: https, HTTPAddresses: http, StateDir: layout.Ingress(),
-				Source: ingress.NewRegistrySource(manager.Registry, manager.Engine.State), Logger: a.logger(c).Named("ingress"),
+				Source: ingress.NewRegistrySource(manager.Registry, manager.Engine.State), Logger: a.ingressLogger(c),
 			}, func(addresses ingress.Addresses) {
 				fmt.Fprintf(a.streams.Err, "serving https at %s for *.%s\n", joined(addresses.HTTPS), domain)
 				if len(addresses.HTTP) > 0 {
@@ -93,6 +94,16 @@ is printed at the start, and by --ca.`,
 			})
 		},
 	}
+}
+
+// ingressLogger says what a person must know, such as that the certificate
+// authority was replaced, also without --debug.
+func (a *app) ingressLogger(c *cli.Context) hclog.Logger {
+	logger := a.logger(c).Named("ingress")
+	if !c.Bool("debug") {
+		logger.SetLevel(hclog.Warn)
+	}
+	return logger
 }
 
 // listenAddresses are those of a flag. Without one, the ingress is reachable
