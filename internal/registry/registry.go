@@ -190,6 +190,9 @@ func (r *Registry) Prepare() error {
 		if err := os.MkdirAll(folder.path, folder.mode); err != nil {
 			return fmt.Errorf("cannot make the state folder: %w", err)
 		}
+		if info, err := os.Lstat(folder.path); err != nil || !info.IsDir() {
+			return errors.Join(fmt.Errorf("%s is no folder of its own, maybe a link; devhost follows none there", folder.path), err)
+		}
 	}
 	// MkdirAll leaves an existing folder's mode alone; this one guards setuid
 	// files of guests.
@@ -199,6 +202,9 @@ func (r *Registry) Prepare() error {
 // Load reads one record. The error is *NotRegistered or *Broken.
 func (r *Registry) Load(name string) (*Container, error) {
 	path := r.Record(name)
+	if info, err := os.Lstat(r.Container(name)); err == nil && !info.IsDir() {
+		return nil, &Broken{Name: name, Path: r.Container(name), Err: errors.New("it is no folder")}
+	}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, &NotRegistered{Name: name}

@@ -38,6 +38,27 @@ func (l Layout) CheckTrusted() error {
 	return &Untrusted{State: l.State, Path: path, Reason: "is a link without an end"}
 }
 
+// Unknown says that a state folder is not one that root has made containers in.
+type Unknown struct{ State string }
+
+func (u *Unknown) Error() string {
+	return fmt.Sprintf("the state folder %s cannot be used by way of sudo: there, only %s and folders in which root has made a container count, because root's files can also lie where others write, as in the root folder of a container; whoever is root may make the first container in it as root itself: sudo env -u SUDO_UID devhost ...",
+		u.State, DefaultStateDir)
+}
+
+// CheckKnown refuses a state folder that a person who speaks through root (by
+// sudo) cannot have made themselves somewhere: what is published of it lies in
+// /etc. The error is *Unknown.
+func (l Layout) CheckKnown() error {
+	if l.State == DefaultStateDir {
+		return nil
+	}
+	if info, err := os.Lstat(l.Published()); err != nil || !info.IsDir() {
+		return &Unknown{State: l.State}
+	}
+	return nil
+}
+
 // checkWay checks each folder from / down to path. At a symbolic link it stops
 // and returns where path really lies.
 func (l Layout) checkWay(path string) (target string, err error) {
@@ -73,6 +94,9 @@ func (l Layout) checkWay(path string) (target string, err error) {
 		const othersWrite = 0o022
 		shared = info.Mode().Perm()&othersWrite != 0
 		last := i == len(parts)-1
+		if _, err := os.Lstat(filepath.Join(at, filepath.Base(l.Marker()))); err == nil && !last {
+			return "", &Untrusted{State: l.State, Path: at, Reason: "is a state folder itself, and guests write below it"}
+		}
 		if shared && (last || info.Mode()&os.ModeSticky == 0) {
 			return "", &Untrusted{State: l.State, Path: at, Reason: "can be written by others"}
 		}

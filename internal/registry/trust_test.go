@@ -39,7 +39,13 @@ func TestCheckTrusted(t *testing.T) {
 	must(os.Symlink(filepath.Join(top, "good"), filepath.Join(top, "shared/link")))
 	must(os.Lchown(filepath.Join(top, "shared/link"), somebody, 0))
 	must(os.Symlink("round", filepath.Join(top, "round")))
+	folder("state/containers/box/root/fake", 0o755, 0)
+	must(os.WriteFile(Layout{State: filepath.Join(top, "state")}.Marker(), nil, 0o644))
+	must(os.Symlink("state/containers/box/root/fake", filepath.Join(top, "way-in")))
 	for _, test := range []struct{ name, path, reason string }{
+		{"a state folder", "state", ""},
+		{"made by a guest", "state/containers/box/root/fake", "is a state folder itself, and guests write below it"},
+		{"link to what a guest made", "way-in", "is a state folder itself, and guests write below it"},
 		{"root's", "good/private", ""},
 		{"not there yet", "good/a/b/c", ""},
 		{"link of root's", "link/private", ""},
@@ -67,5 +73,22 @@ func TestCheckTrusted(t *testing.T) {
 				t.Errorf("%v is not because it %q", err, test.reason)
 			}
 		})
+	}
+}
+
+func TestCheckKnown(t *testing.T) {
+	layout := Layout{State: t.TempDir(), Etc: t.TempDir()}
+	var unknown *Unknown
+	if err := layout.CheckKnown(); !errors.As(err, &unknown) {
+		t.Errorf("a folder that root never used: %v", err)
+	}
+	if err := os.Mkdir(layout.Published(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := layout.CheckKnown(); err != nil {
+		t.Error(err)
+	}
+	if err := (Layout{State: DefaultStateDir, Etc: t.TempDir()}).CheckKnown(); err != nil {
+		t.Errorf("the default folder: %v", err)
 	}
 }

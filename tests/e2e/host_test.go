@@ -133,6 +133,21 @@ func hostAt(t *testing.T, stateDir string) *host {
 	return h
 }
 
+// known makes the state folder one that may be used by way of sudo, as the
+// first container that root makes in it does.
+func (h *host) known() {
+	h.t.Helper()
+	published := h.layout.Published()
+	if err := os.MkdirAll(published, 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	// It keeps the folder when a first container is taken back.
+	if err := os.WriteFile(filepath.Join(published, "kept"), nil, 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { _ = os.RemoveAll(published) })
+}
+
 func (h *host) removeAll() {
 	h.t.Helper()
 	folders, _ := os.ReadDir(h.layout.Containers())

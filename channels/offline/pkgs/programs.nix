@@ -89,7 +89,8 @@
     optional = [ "pidof" "pidwait" "pmap" "pwdx" "slabtop" "tload" "vmstat" "w" "watch" ];
   };
   psmisc = { debian = "psmisc"; programs = [ "fuser" "killall" "pstree" ]; };
-  python3 = { debian = "python3"; programs = [ "python3" ]; optional = [ "pydoc3" ]; first.python = [ "python3" ]; };
+  # pydoc3 tells it from python3-minimal, which has half of the standard library.
+  python3 = { debian = "python3"; programs = [ "python3" "pydoc3" ]; first.python = [ "python3" ]; };
   redis = {
     debian = "redis-server redis-tools";
     programs = [ "redis-server" "redis-cli" ];

@@ -276,6 +276,15 @@ func (a *app) layout(c *cli.Context) (registry.Layout, error) {
 	if err := layout.CheckTrusted(); err != nil {
 		return layout, &usageError{err: err}
 	}
+	speaker, _, err := caller()
+	if err != nil {
+		return layout, err
+	}
+	if speaker.UID != 0 {
+		if err := layout.CheckKnown(); err != nil {
+			return layout, &usageError{err: err}
+		}
+	}
 	return layout, nil
 }
 
