@@ -14,11 +14,11 @@ func TestForeignFolder(t *testing.T) {
 		files []string
 		ok    bool
 	}{
-		"new file system":   {[]string{"lost+found/x"}, true},
-		"podman's storage":  {[]string{"containers/storage/overlay/file"}, false},
-		"somebody's folder": {[]string{"file"}, false},
+		"new file system":    {[]string{"lost+found/x"}, true},
+		"podman's storage":   {[]string{"containers/storage/overlay/file"}, false},
+		"somebody's folder":  {[]string{"file"}, false},
 		"link to containers": {[]string{"devhost-state.json"}, false},
-		"state folder":      {[]string{"devhost-state.json", "containers/demo/container.json"}, true},
+		"state folder":       {[]string{"devhost-state.json", "containers/demo/container.json"}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			registry := New(Layout{State: t.TempDir()})

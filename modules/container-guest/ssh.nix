@@ -1,10 +1,14 @@
 # sshd, with the keys that the host hands over.
-{ lib, options, ... }:
+{ config, lib, options, ... }:
 let
   inherit (import ./lib.nix { inherit lib options; }) guestDefault hostFolder isFlyingCircus;
 
   # Tools open many connections at once; sshd's own limit drops some of them at random.
   maxStartups = "100:30:200";
+
+  # Since 9.8 sshd shuts out an address that fails to log in a few times. All people of a
+  # host come from one address, and devhost itself only looks whether sshd answers.
+  hasPenalties = lib.versionAtLeast (config.services.openssh.package.version or "") "9.8";
 in
 {
   config = lib.mkMerge [
@@ -29,6 +33,7 @@ in
           PasswordAuthentication = guestDefault false;
           KbdInteractiveAuthentication = guestDefault false;
           MaxStartups = guestDefault maxStartups;
+          PerSourcePenalties = lib.mkIf hasPenalties (guestDefault false);
         };
       } else {
         services.openssh.passwordAuthentication = guestDefault false;

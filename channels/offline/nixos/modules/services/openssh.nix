@@ -150,9 +150,18 @@ in
         ''
           # sshd -t wants a host key; one for the check is enough.
           ${cfg.package}/bin/ssh-keygen -q -t ed25519 -N "" -f key
-          grep -v '^HostKey ' "$textPath" > config
+          # Since 9.8 sshd shuts out an address that fails to log in a few times, and all
+          # people of a host come from one; older ones refuse the setting. The first line
+          # of a setting holds, so this one comes before any Match block.
+          {
+            if ! grep -qi '^PerSourcePenalties ' "$textPath" && ${cfg.package}/bin/sshd -t -h "$PWD/key" -f /dev/null -o PerSourcePenalties=no 2>/dev/null; then
+              echo "PerSourcePenalties no"
+            fi
+            cat "$textPath"
+          } > complete
+          grep -v '^HostKey ' complete > config
           ${cfg.package}/bin/sshd -t -h "$PWD/key" -f "$PWD/config"
-          cp "$textPath" "$out"
+          cp complete "$out"
         '';
       "ssh/ssh_config".text = "Host *\n  ForwardX11 no\n";
     } // lib.listToAttrs (map
