@@ -139,6 +139,13 @@ func (m *Manager) ensure(ctx context.Context, request EnsureRequest) (*EnsureRes
 		if request.Channel == nil {
 			return nil, &NoChannel{Name: request.Name}
 		}
+		reason, err := m.Network.NameInUse(request.Name)
+		if err != nil {
+			return nil, err
+		}
+		if reason != "" {
+			return nil, &names.Invalid{What: "a container's name", Name: request.Name, Reason: reason, Example: request.Name + "-dev"}
+		}
 		return m.create(ctx, request)
 	case err != nil:
 		return nil, err

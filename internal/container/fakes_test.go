@@ -262,6 +262,13 @@ func (w *world) currentSystem() string {
 
 type fakeNetwork struct{ *world }
 
+func (n fakeNetwork) NameInUse(name string) (string, error) {
+	if name == "taken" {
+		return "the host has it", nil
+	}
+	return "", nil
+}
+
 func (n fakeNetwork) Allocate(_ string, used []registry.Address) (registry.Address, error) {
 	return registry.Address{IPv4: fmt.Sprintf("127.0.0.%d", len(used)+1), HostInterface: "v"}, n.fail["allocate"]
 }

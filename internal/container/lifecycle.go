@@ -90,7 +90,11 @@ func (m *Manager) Stop(ctx context.Context, name string, timeout time.Duration) 
 		stopped = state.Status != engine.Stopped
 		if record.Enabled {
 			record.Enabled = false
-			if err := m.Registry.Save(record); err != nil {
+			err := m.Registry.Save(record)
+			if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+				// A full disk must not keep what fills it running.
+				m.Reporter.Warn(fmt.Sprintf("container %s counts as one that shall run, because its record cannot be written: %v; free space there and stop it again", name, err))
+			} else if err != nil {
 				return err
 			}
 		}

@@ -83,6 +83,9 @@ type Profiles interface {
 
 // Network is what containers need of the host's network.
 type Network interface {
+	// NameInUse says what else of this host's has a name that a new container
+	// is to have, "" for nothing.
+	NameInUse(name string) (string, error)
 	// Allocate finds free addresses. The caller holds the shared lock until
 	// they are recorded.
 	Allocate(name string, used []registry.Address) (registry.Address, error)

@@ -44,6 +44,15 @@ func (n *HostNetwork) open() (*network.Network, error) {
 	return network.New(host, n.Layout.NetworkLock())
 }
 
+// NameInUse implements Network.
+func (n *HostNetwork) NameInUse(name string) (string, error) {
+	hostName, err := os.Hostname()
+	if err != nil {
+		return "", err
+	}
+	return network.NameInUse(n.HostsFile, hostName, name)
+}
+
 // Allocate implements Network. The caller holds the shared lock, so that only
 // one network is chosen.
 func (n *HostNetwork) Allocate(name string, used []registry.Address) (registry.Address, error) {

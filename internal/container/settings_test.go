@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
+	"devhost/internal/names"
 	"devhost/internal/network"
 	"devhost/internal/person"
 	"devhost/internal/registry"
@@ -202,4 +204,46 @@ func TestHostileGuest(t *testing.T) {
 			t.Errorf("it runs %s: %v", w.runs, err)
 		}
 	})
+}
+
+func TestNameInUse(t *testing.T) {
+	w := newWorld(t)
+	asked := request("one")
+	asked.Name = "taken"
+	_, err := w.manager().Ensure(t.Context(), asked)
+	var invalid *names.Invalid
+	if !errors.As(err, &invalid) || invalid.Reason != "the host has it" {
+		t.Errorf("error %v", err)
+	}
+	if entries, _ := os.ReadDir(w.registry.Containers()); len(entries) > 0 {
+		t.Errorf("something is left: %v", entries)
+	}
+}
+
+func TestStopOnAFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a full disk is mounted by root")
+	}
+	w := created(t)
+	folder := w.registry.Container("box")
+	record, err := os.ReadFile(w.registry.Record("box"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One page is all: the old record fits, a new one beside it does not.
+	if err := unix.Mount("tmpfs", folder, "tmpfs", 0, "size=4k"); err != nil {
+		t.Skipf("cannot mount: %v", err)
+	}
+	defer func() {
+		if err := unix.Unmount(folder, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := os.WriteFile(w.registry.Record("box"), record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stopped, err := w.manager().Stop(t.Context(), "box", time.Second)
+	if err != nil || !stopped || w.runs != "" {
+		t.Errorf("stopped %v, it runs %q: %v", stopped, w.runs, err)
+	}
 }

@@ -99,6 +99,33 @@ func readHosts(path string) (string, error) {
 	return string(content), explain("read", path, err)
 }
 
+// NameInUse says why a container must not have a name: it would take the name
+// over from the host itself, or from somebody who is named in the hosts file.
+// "" means that the name is free. Names of other containers do not count.
+func NameInUse(path, hostName, name string) (string, error) {
+	first, _, _ := strings.Cut(hostName, ".")
+	if strings.EqualFold(name, first) || strings.EqualFold(name, hostName) {
+		return "this host has that name", nil
+	}
+	content, err := readHosts(path)
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(content) {
+		if strings.Contains(line, "# devhost ") {
+			continue
+		}
+		line, _, _ = strings.Cut(line, "#")
+		fields := strings.Fields(line)
+		for _, taken := range fields[min(1, len(fields)):] {
+			if strings.EqualFold(taken, name) {
+				return fmt.Sprintf("%s has it already, for %s", path, fields[0]), nil
+			}
+		}
+	}
+	return "", nil
+}
+
 // withBlock is the content of a hosts file with the block of one instance
 // replaced, at the place where it was.
 func withBlock(content, instance string, entries []HostEntry) string {

@@ -396,3 +396,22 @@ func TestPublishHostsLocked(t *testing.T) {
 		t.Error("the file is gone")
 	}
 }
+
+func TestNameInUse(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hosts")
+	content := "127.0.0.1 localhost\n192.0.2.7\tDB.example.org db # the database\n\n#192.0.2.8 old\n10.0.0.2 demo # devhost 1a2b3c4d\n192.0.2.9\n"
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"db": path + " has it already, for 192.0.2.7", "localhost": path + " has it already, for 127.0.0.1",
+		"vm": "this host has that name", "demo": "", "old": "", "free": "", "database": "",
+	} {
+		if got, err := NameInUse(path, "vm.example.org", name); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", name, got, err, want)
+		}
+	}
+	if got, err := NameInUse(path+"-none", "vm", "free"); err != nil || got != "" {
+		t.Errorf("without a hosts file: %q, %v", got, err)
+	}
+}

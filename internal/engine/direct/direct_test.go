@@ -180,6 +180,8 @@ func TestReboot(t *testing.T) {
 	if after.Supervisor != before.Supervisor || after.System != next {
 		t.Errorf("before the reboot %+v, after it %+v", before, after)
 	}
+	// Running is only that there is a first process: it may not have begun.
+	g.wantBooted()
 	g.inside("test -e /next-was-here")
 	g.stop()
 	g.wantNothingLeft()
