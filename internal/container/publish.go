@@ -91,6 +91,11 @@ func (m *Manager) publishFiles(records []*registry.Container) error {
 			problems = append(problems, err)
 		}
 	}
+	if len(records) > 0 {
+		problems = append(problems, writeGuestFile(m.Registry.PublishedState(), m.Registry.State+"\n"))
+	} else {
+		problems = append(problems, removeIfThere(m.Registry.PublishedState()))
+	}
 	for _, pattern := range []string{"*.json", "vm-configs/*.json"} {
 		files, err := filepath.Glob(filepath.Join(folder, pattern))
 		problems = append(problems, err)

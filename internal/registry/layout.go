@@ -55,6 +55,10 @@ func (l Layout) Published() string {
 	return filepath.Join(etc, "devhost-"+l.Instance())
 }
 
+// PublishedState is the file among what is published that holds the path of
+// the state folder.
+func (l Layout) PublishedState() string { return filepath.Join(l.Published(), "state-dir") }
+
 // Container is the folder of one container.
 func (l Layout) Container(name string) string { return filepath.Join(l.Containers(), name) }
 

@@ -53,7 +53,9 @@ func (l Layout) CheckKnown() error {
 	if l.State == DefaultStateDir {
 		return nil
 	}
-	if info, err := os.Lstat(l.Published()); err != nil || !info.IsDir() {
+	// The folder's name holds only a short hash of the path.
+	path, err := os.ReadFile(l.PublishedState())
+	if err != nil || string(path) != l.State+"\n" {
 		return &Unknown{State: l.State}
 	}
 	return nil
@@ -82,6 +84,10 @@ func (l Layout) checkWay(path string) (target string, err error) {
 			link, err := os.Readlink(at)
 			if err != nil {
 				return "", fmt.Errorf("cannot look at the state folder: %w", err)
+			}
+			// Behind the name of a link, ".." leads elsewhere than it reads.
+			if strings.Contains("/"+strings.TrimLeft(link, "./")+"/", "/../") {
+				return "", &Untrusted{State: l.State, Path: at, Reason: "is a link with '..' in the middle"}
 			}
 			if !filepath.IsAbs(link) {
 				link = filepath.Join(filepath.Dir(at), link)

@@ -42,7 +42,9 @@ func TestCheckTrusted(t *testing.T) {
 	folder("state/containers/box/root/fake", 0o755, 0)
 	must(os.WriteFile(Layout{State: filepath.Join(top, "state")}.Marker(), nil, 0o644))
 	must(os.Symlink("state/containers/box/root/fake", filepath.Join(top, "way-in")))
+	must(os.Symlink("good/out/../private", filepath.Join(top, "winding")))
 	for _, test := range []struct{ name, path, reason string }{
+		{"link that winds", "winding", "is a link with '..' in the middle"},
 		{"a state folder", "state", ""},
 		{"made by a guest", "state/containers/box/root/fake", "is a state folder itself, and guests write below it"},
 		{"link to what a guest made", "way-in", "is a state folder itself, and guests write below it"},
@@ -85,8 +87,16 @@ func TestCheckKnown(t *testing.T) {
 	if err := os.Mkdir(layout.Published(), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := layout.CheckKnown(); err != nil {
-		t.Error(err)
+	for _, test := range []struct {
+		path  string
+		known bool
+	}{{layout.State + "-with-the-same-hash", false}, {layout.State, true}} {
+		if err := os.WriteFile(layout.PublishedState(), []byte(test.path+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := layout.CheckKnown(); (err == nil) != test.known {
+			t.Errorf("%s is known: %v", test.path, err)
+		}
 	}
 	if err := (Layout{State: DefaultStateDir, Etc: t.TempDir()}).CheckKnown(); err != nil {
 		t.Errorf("the default folder: %v", err)

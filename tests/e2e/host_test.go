@@ -133,16 +133,16 @@ func hostAt(t *testing.T, stateDir string) *host {
 	return h
 }
 
-// known makes the state folder one that may be used by way of sudo, as the
-// first container that root makes in it does.
-func (h *host) known() {
+// looksKnown makes the state folder look like one in which root has made a
+// container, so that it may be used by way of sudo.
+func (h *host) looksKnown() {
 	h.t.Helper()
 	published := h.layout.Published()
 	if err := os.MkdirAll(published, 0o755); err != nil {
 		h.t.Fatal(err)
 	}
-	// It keeps the folder when a first container is taken back.
-	if err := os.WriteFile(filepath.Join(published, "kept"), nil, 0o644); err != nil {
+	known := []byte(h.layout.State + "\n")
+	if err := os.WriteFile(h.layout.PublishedState(), known, 0o644); err != nil {
 		h.t.Fatal(err)
 	}
 	h.t.Cleanup(func() { _ = os.RemoveAll(published) })

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,6 +43,8 @@ type runningIngress struct {
 	process     *exec.Cmd
 	https, http string
 	client      *http.Client
+	// warnings are what it says besides where it serves.
+	warnings []string
 }
 
 // startIngress starts the ingress on free ports of loopback, and stops it at
@@ -68,7 +71,7 @@ func startIngress(h *host, args ...string) *runningIngress {
 		} else if rest, ok := strings.CutPrefix(line, "root certificate: "); ok {
 			root = rest
 		} else {
-			h.t.Errorf("the ingress says %q", line)
+			ingress.warnings = append(ingress.warnings, line)
 		}
 	}
 	go io.Copy(io.Discard, output)
@@ -246,7 +249,13 @@ func TestIngressKeepsItsAuthority(t *testing.T) {
 	second.wantPage("https://web.devhost.localhost/", "this is web, asked for web.devhost.localhost\n")
 	second.stop()
 
+	if said := slices.Concat(first.warnings, second.warnings); len(said) != 0 {
+		t.Errorf("with the same domain the ingress says %q", said)
+	}
 	other := startIngress(h, "--domain", "Dev.Example.org.")
+	if said := strings.Join(other.warnings, "\n"); len(other.warnings) != 1 || !strings.Contains(said, "certificate authority is replaced") {
+		t.Errorf("with another domain the ingress says %q", said)
+	}
 	other.wantPage("https://web.dev.example.org/", "this is web, asked for web.dev.example.org\n")
 	other.wantRefusal("web.devhost.localhost")
 	other.client = other.clientWith(trusted)

@@ -133,7 +133,7 @@ func TestImportFromDerivation(t *testing.T) {
 	folder := openFolder(t)
 	secret := filepath.Join(folder, "secret")
 	writeFile(t, secret, secretText)
-	built := fmt.Sprintf(`(derivation { name = "reader-%s"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "read line < %s; echo \"$line\" > $out" ]; })`, filepath.Base(folder), secret)
+	built := fmt.Sprintf(`(derivation { name = "reader-%s"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "read line < %s; [ -n \"$line\" ] && echo \"$line\" > $out" ]; })`, filepath.Base(folder), secret)
 	attack := `builtins.readFile ` + built
 	result := h.run("ensure", "box", "--channel", offline(t), "--provision", provision(t, `{ environment.etc.leak.text = throw "the value is [${`+attack+`}]"; }`))
 	if result.status != 1 || !strings.Contains(result.stderr, secret+": No such file or directory") && !strings.Contains(result.stderr, "nonexistent directory") && !strings.Contains(result.stderr, "failed with exit code") {

@@ -139,6 +139,23 @@ func (g *Group) Create() error {
 	return nil
 }
 
+// What a guest may nest its cgroups is bounded so that the paths of all of them
+// stay shorter than what the kernel takes (PATH_MAX, 4096 bytes, with names of
+// 255): longer ones could not be removed by path.
+const (
+	mostDepth       = "14"
+	mostDescendants = "4096"
+)
+
+func boundNesting(folder string) error {
+	for file, most := range map[string]string{"cgroup.max.depth": mostDepth, "cgroup.max.descendants": mostDescendants} {
+		if err := writeIfThere(folder, file, most); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (g *Group) create() error {
 	for _, one := range g.tree.hierarchies {
 		above := one.mount
@@ -162,6 +179,11 @@ func (g *Group) create() error {
 				}
 			}
 			above = folder
+		}
+		if one.unified {
+			if err := boundNesting(above); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -80,7 +80,7 @@ func Arguments(config Config) []string {
 // bind is a bind mount whose files belong to the guest's root. nspawn splits
 // at colons, so those in a path are escaped.
 func bind(source, target string) string {
-	return escape(source) + ":" + escape(target) + ":rootidmap"
+	return escape(source) + ":" + escape(target) + ":norbind,rootidmap"
 }
 
 func escape(path string) string {

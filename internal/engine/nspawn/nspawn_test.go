@@ -38,8 +38,8 @@ func TestArguments(t *testing.T) {
 --directory=/var/lib/devhost/containers/demo/root
 --private-users=pick
 --private-users-ownership=auto
---bind-ro=/nix/store:/nix/store:rootidmap
---bind-ro=/var/lib/devhost/containers/demo/guest:/run/devhost:rootidmap
+--bind-ro=/nix/store:/nix/store:norbind,rootidmap
+--bind-ro=/var/lib/devhost/containers/demo/guest:/run/devhost:norbind,rootidmap
 --network-veth-extra=vd-0123456789:host0
 --resolv-conf=off
 --timezone=off
@@ -58,9 +58,9 @@ func TestArguments(t *testing.T) {
 --directory=/var/lib/devhost/containers/demo/root
 --private-users=pick
 --private-users-ownership=auto
---bind-ro=/nix/store:/nix/store:rootidmap
---bind-ro=/var/lib/devhost/containers/demo/guest:/run/devhost:rootidmap
---bind-ro=/usr:/usr:rootidmap
+--bind-ro=/nix/store:/nix/store:norbind,rootidmap
+--bind-ro=/var/lib/devhost/containers/demo/guest:/run/devhost:norbind,rootidmap
+--bind-ro=/usr:/usr:norbind,rootidmap
 --network-veth-extra=vd-0123456789:host0
 --resolv-conf=off
 --timezone=off
@@ -79,8 +79,8 @@ func TestArguments(t *testing.T) {
 --directory=/var/lib/devhost/containers/demo/root
 --private-users=pick
 --private-users-ownership=auto
---bind-ro=/nix/store:/nix/store:rootidmap
---bind-ro=/srv/a\:b\\c/guest:/run/devhost:rootidmap
+--bind-ro=/nix/store:/nix/store:norbind,rootidmap
+--bind-ro=/srv/a\:b\\c/guest:/run/devhost:norbind,rootidmap
 --network-veth-extra=vd-0123456789:host0
 --resolv-conf=off
 --timezone=off
