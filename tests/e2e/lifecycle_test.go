@@ -568,7 +568,12 @@ func TestPowerOffAndReboot(t *testing.T) {
 	before := h.status("box").StartedAt
 
 	// ssh loses its connection, or not: both are right.
-	h.run("ssh", "box", "sudo", "systemctl", "reboot")
+	asked := h.run("ssh", "box", "sudo", "systemctl", "reboot")
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("asking for the reboot ended with %d: %s%s\n%s", asked.status, asked.stdout, asked.stderr, h.run("logs", "box", "--console").stdout)
+		}
+	})
 	waitFor(t, "the guest has rebooted", func() bool {
 		status := h.status("box")
 		return status.StartedAt.After(before) && status.Status == "running"

@@ -244,13 +244,16 @@ func (v *visit) run(ctx context.Context) (int, error) {
 	v.streams.start(restore)
 	ended := make(chan error, 1)
 	go func() { ended <- nsenter.Wait() }()
+	awake, sleep := context.WithCancel(context.WithoutCancel(ctx))
+	defer sleep()
+	go keepAwake(awake, nsenter)
 	command, refused := v.handshake(ctx, nsenter.Pid())
 	if refused != nil && refused.unfinished {
 		// The session ends when it loses us, nsenter with it.
 		_ = v.config.Close()
 		_ = nsenter.Signal(syscall.SIGKILL)
 	}
-	err = v.forward(ctx, nsenter, command, signals, ended)
+	err = v.forward(ctx, command, signals, ended)
 	v.streams.drain()
 	restore()
 	if refused == nil {
@@ -353,23 +356,33 @@ const (
 	killGrace = 10 * time.Second
 )
 
+// keepAwake continues nsenter when its child has ended. nsenter stops itself
+// when its child is stopped, as a guest does with all processes before it powers
+// off, and waits for somebody to continue it, also when the child was killed
+// since; until then, that child is a zombie for which the guest waits.
+func keepAwake(ctx context.Context, nsenter execx.Process) {
+	tick := time.NewTicker(wakeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if child, err := onlyChild(nsenter.Pid()); err == nil && !child.Alive() {
+			_ = nsenter.Signal(syscall.SIGCONT)
+		}
+	}
+}
+
 // forward waits for the end and passes signals on until then.
-func (v *visit) forward(ctx context.Context, nsenter execx.Process, command process.ID, signals *caught, ended <-chan error) error {
+func (v *visit) forward(ctx context.Context, command process.ID, signals *caught, ended <-chan error) error {
 	cancelled := ctx.Done()
-	wake := time.NewTicker(wakeEvery)
-	defer wake.Stop()
 	var kill <-chan time.Time
 	for {
 		select {
 		case err := <-ended:
 			return err
-		case <-wake.C:
-			// nsenter stops itself when its command is stopped, as a guest does
-			// with all processes before it powers off, and waits for somebody
-			// to continue it, also when the command has ended since.
-			if command.PID != 0 && !command.Alive() {
-				_ = nsenter.Signal(syscall.SIGCONT)
-			}
 		case signal := <-signals.forwarded:
 			_ = command.Signal(signal)
 		case <-signals.resized:
