@@ -11,9 +11,12 @@ import (
 )
 
 func main() {
+	// Inside of a container, signals must do what they do to any program.
+	if status, ok := devhost.Inside(os.Args); ok {
+		os.Exit(status)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second Ctrl-C ends the program at once; the journal repairs the rest.
 	context.AfterFunc(ctx, stop)
-	code := devhost.Main(ctx, os.Args, devhost.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr})
-	os.Exit(code)
+	os.Exit(devhost.Main(ctx, os.Args, devhost.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
 }

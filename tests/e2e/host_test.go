@@ -46,6 +46,9 @@ func TestMain(m *testing.M) {
 
 // runDevhost is the main function of cmd/devhost, with a hook at every step.
 func runDevhost() int {
+	if status, ok := cli.Inside(os.Args); ok {
+		return status
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	hook := cli.OnStep(func(reached string) {

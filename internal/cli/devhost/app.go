@@ -45,9 +45,6 @@ func Main(ctx context.Context, args []string, streams Streams, options ...Option
 	for _, option := range options {
 		option(a)
 	}
-	if status, ok := internalCommand(args); ok {
-		return status
-	}
 	command := a.command()
 	err := command.RunContext(ctx, a.reorder(command, args))
 	return a.report(ctx, err)
