@@ -311,16 +311,7 @@ func (m *Manager) createSteps(ctx context.Context, change *change, request Ensur
 	if err := m.allocate(ctx, record); err != nil {
 		return nil, err
 	}
-	if err := change.step(ctx, StepFiles); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(m.keepProvision(want), m.writeGuestFiles(record)); err != nil {
-		return nil, err
-	}
-	if err := change.step(ctx, StepProfile); err != nil {
-		return nil, err
-	}
-	if _, err := m.Profiles.SetProfile(ctx, m.Registry.Profile(record.Name), record.System); err != nil {
+	if err := m.install(ctx, change, want); err != nil {
 		return nil, err
 	}
 	if err := change.step(ctx, StepStart); err != nil {
@@ -331,6 +322,23 @@ func (m *Manager) createSteps(ctx context.Context, change *change, request Ensur
 	}
 	result := &EnsureResult{Container: record, Created: true, Started: true, Warnings: want.warnings}
 	return result, m.finish(ctx, change, result, request.Timeout)
+}
+
+// install puts what a container is made of in its place: snapshot, guest files
+// and the system's generation.
+func (m *Manager) install(ctx context.Context, change *change, want *wanted) error {
+	record := &want.record
+	if err := change.step(ctx, StepFiles); err != nil {
+		return err
+	}
+	if err := errors.Join(m.keepProvision(want), m.writeGuestFiles(record)); err != nil {
+		return err
+	}
+	if err := change.step(ctx, StepProfile); err != nil {
+		return err
+	}
+	_, err := m.Profiles.SetProfile(ctx, m.Registry.Profile(record.Name), record.System)
+	return err
 }
 
 // finish is the end of a change: the guest runs its system, so wait until it

@@ -140,8 +140,8 @@ func (m *Manager) allocate(ctx context.Context, record *registry.Container) erro
 	return m.Registry.Save(record)
 }
 
-// sshFiles names the ssh files of a container.
-func (m *Manager) sshFiles(name string) sshaccess.Files {
+// SSHFiles names the ssh files of a container.
+func (m *Manager) SSHFiles(name string) sshaccess.Files {
 	return sshaccess.Files{Host: m.Registry.SSH(name), Guest: m.Registry.Guest(name)}
 }
 
@@ -154,7 +154,7 @@ func (m *Manager) writeGuestFiles(record *registry.Container) error {
 	if err := os.MkdirAll(m.Registry.Root(record.Name), 0o755); err != nil {
 		return err
 	}
-	files := m.sshFiles(record.Name)
+	files := m.SSHFiles(record.Name)
 	if err := files.Ensure(record.Name, record.Address.IPv4); err != nil {
 		return err
 	}

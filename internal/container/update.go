@@ -133,16 +133,7 @@ func (m *Manager) changeSystem(ctx context.Context, request EnsureRequest, old *
 func (m *Manager) changeSteps(ctx context.Context, change *change, request EnsureRequest, old *registry.Container, want *wanted, state engine.State) (*EnsureResult, error) {
 	record := &want.record
 	result := &EnsureResult{Container: record, Warnings: want.warnings, Units: []Unit{}}
-	if err := change.step(ctx, StepFiles); err != nil {
-		return nil, err
-	}
-	if err := errors.Join(m.keepProvision(want), m.writeGuestFiles(record)); err != nil {
-		return nil, err
-	}
-	if err := change.step(ctx, StepProfile); err != nil {
-		return nil, err
-	}
-	if _, err := m.Profiles.SetProfile(ctx, m.Registry.Profile(record.Name), record.System); err != nil {
+	if err := m.install(ctx, change, want); err != nil {
 		return nil, err
 	}
 	if err := change.step(ctx, StepRecord); err != nil {

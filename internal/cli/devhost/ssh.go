@@ -16,11 +16,6 @@ import (
 	"devhost/internal/sshaccess"
 )
 
-// filesOf names the ssh files of a container.
-func filesOf(layout registry.Layout, name string) sshaccess.Files {
-	return sshaccess.Files{Host: layout.SSH(name), Guest: layout.Guest(name)}
-}
-
 func (a *app) sshCommand() *cli.Command {
 	return &cli.Command{
 		Name: "ssh", Usage: "log in to a container by ssh, as developer", ArgsUsage: "NAME [SSH ARGUMENTS...]",
@@ -47,7 +42,7 @@ goes to ssh: devhost ssh demo -L 5432:localhost:5432, devhost ssh demo uptime.`,
 			if state.Status != engine.Running {
 				return fmt.Errorf("container %s is %s; start it with: devhost start %s", name, state.Status, name)
 			}
-			return a.runSSH(c, record, filesOf(manager.Registry.Layout, name), arguments)
+			return a.runSSH(c, record, manager.SSHFiles(name), arguments)
 		},
 	}
 }
@@ -128,7 +123,7 @@ config, key and known_hosts that belongs to the person who called sudo:
 			if err != nil {
 				return err
 			}
-			files := filesOf(manager.Registry.Layout, record.Name)
+			files := manager.SSHFiles(record.Name)
 			if c.String("output") != "" {
 				return a.exportSSH(c, record, files)
 			}
