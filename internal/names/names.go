@@ -41,6 +41,9 @@ func Container(name string) error { return label(name, "a container's name") }
 // Alias checks an alias; the rules are those of Container.
 func Alias(name string) error { return label(name, "an alias") }
 
+// Snapshot checks the name of a snapshot; the rules are those of Container.
+func Snapshot(name string) error { return label(name, "a snapshot's name") }
+
 // Domain checks the public domain below which containers are reached: DNS
 // labels with dots between them, in lower case, without a final dot, short
 // enough for <alias>.<container>.<domain> to be a DNS name. Internationalized

@@ -13,6 +13,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -209,4 +210,30 @@ func (p Person) ReadFile(path string, limit int64) ([]byte, error) {
 		return err
 	})
 	return content, err
+}
+
+// InGroup tells whether the person is a member of one of the host's groups.
+// Groups that the host does not have have no members.
+func (p Person) InGroup(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		group, err := user.LookupGroup(name)
+		if err != nil {
+			return false
+		}
+		gid, err := strconv.ParseUint(group.Gid, 10, 32)
+		return err == nil && slices.Contains(p.Groups, uint32(gid))
+	})
+}
+
+// Via is the program that made Current root: sudo, pkexec or doas; "" for none.
+func Via() string {
+	if os.Geteuid() != 0 {
+		return ""
+	}
+	for _, way := range []struct{ variable, program string }{{"SUDO_UID", "sudo"}, {"PKEXEC_UID", "pkexec"}, {"DOAS_USER", "doas"}} {
+		if os.Getenv(way.variable) != "" {
+			return way.program
+		}
+	}
+	return ""
 }

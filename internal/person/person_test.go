@@ -203,3 +203,44 @@ func TestOtherMountNamespaces(t *testing.T) {
 		t.Error("a person without rights read a file by way of another process' root")
 	}
 }
+
+func TestInGroup(t *testing.T) {
+	root, err := Lookup("0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		groups []string
+		want   bool
+	}{
+		"own":       {[]string{"no such group", "root"}, true},
+		"another's": {[]string{"nogroup", "daemon"}, false},
+		"none":      {nil, false},
+		"by number": {[]string{"0"}, false},
+		"empty":     {[]string{""}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := root.InGroup(test.groups...); got != test.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+func TestVia(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root speaks for somebody else")
+	}
+	for _, variable := range []string{"SUDO_UID", "PKEXEC_UID", "DOAS_USER"} {
+		t.Setenv(variable, "")
+	}
+	if got := Via(); got != "" {
+		t.Errorf("root itself: %q", got)
+	}
+	for _, step := range []struct{ variable, want string }{{"DOAS_USER", "doas"}, {"PKEXEC_UID", "pkexec"}, {"SUDO_UID", "sudo"}} {
+		t.Setenv(step.variable, "1")
+		if got := Via(); got != step.want {
+			t.Errorf("%s: %q", step.variable, got)
+		}
+	}
+}

@@ -147,6 +147,28 @@ func (id ID) Signal(signal syscall.Signal) error {
 	return nil
 }
 
+// Listens says whether a process has a use for a signal: it handles it, or holds
+// it back to read it later, as systemd does (SigCgt and SigBlk, see
+// proc_pid_status(5)). PID 1 of a pid namespace ignores what it has no use for.
+func (id ID) Listens(signal syscall.Signal) bool {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(id.PID) + "/status")
+	if err != nil || !id.Alive() {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		key, value, _ := strings.Cut(line, ":")
+		if key != "SigCgt" && key != "SigBlk" {
+			continue
+		}
+		const hexadecimal, bits = 16, 64
+		mask, err := strconv.ParseUint(strings.TrimSpace(value), hexadecimal, bits)
+		if err == nil && mask&(1<<(uint(signal)-1)) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // waitSlice is how long Wait sleeps before it looks at its context again.
 const waitSlice = 20 * time.Millisecond
 

@@ -27,19 +27,26 @@ const (
 	Services Phase = "services"
 	Stop     Phase = "stop"
 	Remove   Phase = "remove"
+	// Duplicate is for the files of a container.
+	Duplicate Phase = "duplicate"
+	Archive   Phase = "archive"
+	Unpack    Phase = "unpack"
 )
 
 var describe = map[Phase]string{
-	Resolve:  "resolving the channel",
-	Copy:     "copying the provision to the store",
-	Evaluate: "evaluating the configuration",
-	Build:    "building the system",
-	Switch:   "switching to the new system",
-	Start:    "starting the container",
-	Ready:    "waiting until it answers",
-	Services: "waiting for its services",
-	Stop:     "stopping the container",
-	Remove:   "removing the container",
+	Resolve:   "resolving the channel",
+	Copy:      "copying the provision to the store",
+	Evaluate:  "evaluating the configuration",
+	Build:     "building the system",
+	Switch:    "switching to the new system",
+	Start:     "starting the container",
+	Ready:     "waiting until it answers",
+	Services:  "waiting for its services",
+	Stop:      "stopping the container",
+	Remove:    "removing the container",
+	Duplicate: "copying the container's files",
+	Archive:   "archiving the container",
+	Unpack:    "taking the files out of the archive",
 }
 
 // description says what goes on in a phase. Callers may have phases of their
