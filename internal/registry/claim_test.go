@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 )
 
@@ -45,5 +46,21 @@ func TestForeignFolder(t *testing.T) {
 				t.Errorf("sub-folders: %v", err)
 			}
 		})
+	}
+}
+
+// TestClaimedAtOnce: the first commands for a new state folder come together.
+func TestClaimedAtOnce(t *testing.T) {
+	for range 20 {
+		layout := Layout{State: filepath.Join(t.TempDir(), "state")}
+		var group sync.WaitGroup
+		for range 8 {
+			group.Go(func() {
+				if err := New(layout).Prepare(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"time"
+
+	"devhost/internal/names"
 )
 
 // Operation is a change of a container that is journalled.
@@ -21,6 +23,15 @@ const (
 	Update Operation = "update"
 	// Destroy is a removal; it is finished, not undone.
 	Destroy Operation = "destroy"
+	// Hold is a copy of the container that is made while it stands still; undone
+	// by letting it go on.
+	Hold Operation = "hold"
+	// Restore brings a snapshot back; undone until Staged has taken the place of
+	// the root folder, and finished from then on.
+	Restore Operation = "restore"
+	// Rename gives the container another name; undone until its folder has that
+	// name, and finished from then on.
+	Rename Operation = "rename"
 )
 
 // JournalEntry is written before each step of a change, and removed after the
@@ -42,6 +53,19 @@ type JournalEntry struct {
 	// Started says that the container was stopped before, and may have been
 	// started.
 	Started bool `json:"started,omitempty"`
+	// Frozen says that the container may be frozen, and Restart that it ran
+	// before and may be stopped.
+	Frozen  bool `json:"frozen,omitempty"`
+	Restart bool `json:"restart,omitempty"`
+	// Staged is the name of the snapshot that a Restore makes of what is there
+	// now, and StagedInode the number of the root folder that it puts in its
+	// place. Next is the record after it.
+	Staged      string     `json:"staged,omitempty"`
+	StagedInode uint64     `json:"stagedInode,omitempty"`
+	Next        *Container `json:"next,omitempty"`
+	// From and To are the names of a Rename.
+	From string `json:"from,omitempty"`
+	To   string `json:"to,omitempty"`
 }
 
 // WriteJournal records a step.
@@ -75,6 +99,26 @@ func (r *Registry) unreadableOperation(name string) Operation {
 		return Update
 	}
 	return Create
+}
+
+// RenamedFrom is the container whose renaming from a name was interrupted when
+// its folder had its new name already, "" if there is none. While there is a
+// container of that name, none is looked for.
+func (r *Registry) RenamedFrom(name string) string {
+	if _, err := os.Lstat(r.Container(name)); err == nil {
+		return ""
+	}
+	folders, _ := os.ReadDir(r.Containers())
+	for _, folder := range folders {
+		if names.Container(folder.Name()) != nil {
+			continue
+		}
+		entry, err := r.ReadJournal(folder.Name())
+		if err == nil && entry != nil && entry.Operation == Rename && entry.From == name && entry.To == folder.Name() {
+			return folder.Name()
+		}
+	}
+	return ""
 }
 
 // RemoveJournal ends a change.

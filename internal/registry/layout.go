@@ -59,6 +59,27 @@ func (l Layout) Published() string {
 // the state folder.
 func (l Layout) PublishedState() string { return filepath.Join(l.Published(), "state-dir") }
 
+// Settings is the file with the host's settings. It is not among what is
+// published, where each file is named as a container.
+func (l Layout) Settings() string {
+	if l.State == DefaultStateDir {
+		return filepath.Join(cmp.Or(l.Etc, "/etc"), "devhost-settings.json")
+	}
+	return filepath.Join(l.State, "settings.json")
+}
+
+// Archives holds what deleted containers were, for undelete.
+func (l Layout) Archives() string { return filepath.Join(l.State, "archives") }
+
+// Snapshots holds the snapshots of one container.
+func (l Layout) Snapshots(name string) string { return filepath.Join(l.Container(name), "snapshots") }
+
+// Programs holds the copies of devhost that containers see.
+func (l Layout) Programs() string { return filepath.Join(l.State, "bin") }
+
+// Audit is the log of who changed what, a line of JSON each.
+func (l Layout) Audit() string { return filepath.Join(l.State, "audit.log") }
+
 // Container is the folder of one container.
 func (l Layout) Container(name string) string { return filepath.Join(l.Containers(), name) }
 
@@ -107,6 +128,13 @@ func (l Layout) Lock(name string) string { return filepath.Join(l.State, "locks"
 
 // GlobalLock guards what all containers share: addresses, network, names.
 func (l Layout) GlobalLock() string { return filepath.Join(l.State, "locks", ".global") }
+
+// BuildLock serializes builds of the same inputs. There are 256 of these files
+// for all inputs: who shares one by chance only waits a little.
+func (l Layout) BuildLock(inputs string) string {
+	sum := sha256.Sum256([]byte(inputs))
+	return filepath.Join(l.State, "locks", ".build-"+hex.EncodeToString(sum[:1]))
+}
 
 // Network is the recorded network of this instance.
 func (l Layout) Network() string { return filepath.Join(l.State, "network.json") }

@@ -44,6 +44,14 @@ func (r *Registry) LockShared(ctx context.Context, purpose string, timeout time.
 	return lock(ctx, r.GlobalLock(), "the state folder "+r.State, purpose, timeout)
 }
 
+// LockBuild takes the lock of building a system of certain inputs: of many
+// containers that need the same one at once, the first builds it and the others
+// find it. It waits as long as ctx allows.
+func (r *Registry) LockBuild(ctx context.Context, inputs string) (func(), error) {
+	const forever = 365 * 24 * time.Hour
+	return lock(ctx, r.BuildLock(inputs), "the system of the same channel and provision", "build", forever)
+}
+
 func lock(ctx context.Context, path, what, purpose string, timeout time.Duration) (func(), error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -50,6 +51,17 @@ type Container struct {
 	// AccountKeys are the keys of the host's accounts, by login, as they were
 	// when that person deployed last.
 	AccountKeys map[string][]string `json:"accountKeys,omitempty"`
+	// Nesting lets container engines such as docker work inside, at the cost of
+	// some isolation.
+	Nesting bool `json:"nesting,omitempty"`
+	// ForwardPorts are ports of the host that lead to the container.
+	ForwardPorts []ForwardPort `json:"forwardPorts,omitempty"`
+	// Dialect is the command that it was made by where that is one of batou's
+	// ("fc-build-dev-container", "fc-devhost"): then batou's published key may
+	// log in, and fc-manage inside decides about the system.
+	Dialect string `json:"dialect,omitempty"`
+	// Expiry is about stopping and deleting it.
+	Expiry Expiry `json:"expiry,omitzero"`
 	// Degraded says that not all units were up after the last deployment.
 	Degraded bool `json:"degraded,omitempty"`
 	// Enabled says that the container shall run.
@@ -86,6 +98,50 @@ type Limits struct {
 	CPUs float64 `json:"cpus,omitempty"`
 	// Tasks bounds the number of processes and threads.
 	Tasks int64 `json:"tasks,omitempty"`
+	// IOWeight is its share of the disks' time, 1 to 10000.
+	IOWeight int64 `json:"ioWeight,omitempty"`
+	// DiskBytes bounds what its root folder holds, in bytes, where the file
+	// system has project quotas.
+	DiskBytes int64 `json:"diskBytes,omitempty"`
+}
+
+// ForwardPort opens a port of the host that leads to one of the container.
+type ForwardPort struct {
+	// Protocol is "tcp" or "udp".
+	Protocol  string `json:"protocol"`
+	HostPort  uint16 `json:"hostPort"`
+	GuestPort uint16 `json:"guestPort"`
+}
+
+// String is the port as --forward-port takes it.
+func (p ForwardPort) String() string {
+	return fmt.Sprintf("%d:%d/%s", p.HostPort, p.GuestPort, p.Protocol)
+}
+
+// Host is the port of the host, as 8080/tcp.
+func (p ForwardPort) Host() string { return fmt.Sprintf("%d/%s", p.HostPort, p.Protocol) }
+
+// SameHostPort tells whether both want one port of the host.
+func (p ForwardPort) SameHostPort(other ForwardPort) bool {
+	return p.Protocol == other.Protocol && p.HostPort == other.HostPort
+}
+
+// Expiry is when a container is stopped and deleted, where that differs from
+// the host's settings, and what was done already.
+type Expiry struct {
+	// Off says that it never expires.
+	Off bool `json:"off,omitempty"`
+	// KeepUntil puts everything off until then; the zero time does not.
+	KeepUntil time.Time `json:"keepUntil,omitzero"`
+	// StopAfter and DeleteAfter replace those of the host; zero does not.
+	StopAfter   time.Duration `json:"stopAfter,omitempty"`
+	DeleteAfter time.Duration `json:"deleteAfter,omitempty"`
+	// StopWarnedAt and DeleteWarnedAt are when people were first told, the
+	// zero time when they were not.
+	StopWarnedAt   time.Time `json:"stopWarnedAt,omitzero"`
+	DeleteWarnedAt time.Time `json:"deleteWarnedAt,omitzero"`
+	// StoppedAt is when it was stopped by expiry.
+	StoppedAt time.Time `json:"stoppedAt,omitzero"`
 }
 
 // Address is where a container is reached. IPv4 and IPv6 are textual
@@ -166,9 +222,18 @@ func (r *Registry) claim() error {
 	}
 	for _, entry := range entries {
 		// A new file system has a lost+found.
-		if entry.Name() != "lost+found" && entry.Name() != filepath.Base(r.Marker()) {
-			return &ForeignFolder{Path: r.State, Found: entry.Name()}
+		if entry.Name() == "lost+found" || entry.Name() == filepath.Base(r.Marker()) || entry.Name() == filepath.Base(r.Settings()) {
+			continue
 		}
+		// Another process claims it at this moment (WriteJSON's temporary file),
+		// or has claimed it since and goes on.
+		if strings.HasPrefix(entry.Name(), "."+filepath.Base(r.Marker())) {
+			continue
+		}
+		if _, err := os.Lstat(r.Marker()); err == nil {
+			return nil
+		}
+		return &ForeignFolder{Path: r.State, Found: entry.Name()}
 	}
 	return WriteJSON(r.Marker(), map[string]int{"version": Version})
 }
@@ -213,6 +278,9 @@ func (r *Registry) Load(name string) (*Container, error) {
 		return nil, &Broken{Name: name, Path: path, Err: err}
 	}
 	container, err := Decode(data)
+	if err == nil && container.Name != name && r.beingRenamed(container.Name, name) {
+		container.Name = name
+	}
 	if err == nil && container.Name != name {
 		err = fmt.Errorf("it names container %q", container.Name)
 	}
@@ -220,6 +288,13 @@ func (r *Registry) Load(name string) (*Container, error) {
 		return nil, &Broken{Name: name, Path: path, Err: err}
 	}
 	return container, nil
+}
+
+// beingRenamed tells whether a container's folder has its new name already, and
+// its record has not.
+func (r *Registry) beingRenamed(from, to string) bool {
+	entry, err := r.ReadJournal(to)
+	return err == nil && entry != nil && entry.Operation == Rename && entry.From == from && entry.To == to
 }
 
 // Decode reads the JSON form of a record and checks what later code relies on.
