@@ -63,12 +63,20 @@ type Host struct {
 	Listen func(ctx context.Context, network, address string) (net.Listener, error)
 	// Free is how much room, in bytes, the file system of a folder has: FreeBytes.
 	Free func(folder string) (int64, error)
+	// Quotas says whether the file system of a folder bounds what projects hold:
+	// disk.Host's Enforces.
+	Quotas func(folder string) bool
 	// LookupHost is that of net.Resolver.
 	LookupHost func(ctx context.Context, name string) ([]string, error)
 	// ForwardDrops finds rules of others that drop forwarded traffic.
 	ForwardDrops func() ([]network.Finding, error)
+	// Containers says what is wrong with the network of the containers that
+	// there are.
+	Containers func() ([]network.Trouble, error)
 	// Resolvers are those of containers: network.ResolvConf.
 	Resolvers func() (network.Resolvers, error)
+	// Settings says what keeps the host's settings from being used.
+	Settings func() error
 }
 
 // The oldest versions that are known to work.
@@ -81,7 +89,7 @@ const (
 func (h *Host) Examine(ctx context.Context) []Finding {
 	var findings []Finding
 	for _, check := range []func(context.Context) []Finding{
-		h.root, h.userNamespaces, h.inotify, h.idmappedMounts, h.nspawn, h.nix, h.buildUsers, h.store, h.nftables, h.resolvers, h.ports, h.dns,
+		h.root, h.settings, h.userNamespaces, h.inotify, h.idmappedMounts, h.diskLimits, h.nspawn, h.nix, h.buildUsers, h.store, h.nftables, h.containers, h.resolvers, h.ports, h.dns,
 	} {
 		findings = append(findings, check(ctx)...)
 	}
@@ -374,6 +382,25 @@ func (h *Host) nftables(context.Context) []Finding {
 	return findings
 }
 
+func (h *Host) containers(context.Context) []Finding {
+	const check = "containers' network"
+	if h.UID != 0 {
+		return one(check, Warning, "cannot be looked at without root", "run: sudo devhost doctor")
+	}
+	troubles, err := h.Containers()
+	if err != nil {
+		return one(check, Warning, err.Error(), "make it anew: sudo devhost boot")
+	}
+	if len(troubles) == 0 {
+		return one(check, Good, "as it shall be", "")
+	}
+	findings := make([]Finding, len(troubles))
+	for i, trouble := range troubles {
+		findings[i] = Finding{Check: check, Level: Warning, Detail: trouble.What, Remedy: trouble.Remedy}
+	}
+	return findings
+}
+
 func (h *Host) ports(ctx context.Context) []Finding {
 	var findings []Finding
 	for _, port := range h.Ports {
@@ -412,4 +439,11 @@ func (h *Host) dns(ctx context.Context) []Finding {
 		findings = append(findings, Finding{Check: check, Level: Good, Detail: name + " is " + strings.Join(addresses, ", ")})
 	}
 	return findings
+}
+
+func (h *Host) settings(context.Context) []Finding {
+	if err := h.Settings(); err != nil {
+		return []Finding{{Check: "settings", Level: Problem, Detail: strings.Join(strings.Fields(err.Error()), " "), Remedy: "correct the file, and check it with: devhost host check"}}
+	}
+	return []Finding{{Check: "settings", Level: Good, Detail: "they can be used"}}
 }

@@ -46,8 +46,11 @@ func newFixture(t *testing.T) *fixture {
 		Idmap:        func(context.Context, string) error { return nil },
 		Listen:       func(context.Context, string, string) (net.Listener, error) { return closable{}, nil },
 		Free:         func(string) (int64, error) { return 76 << 30, nil },
+		Quotas:       func(string) bool { return true },
 		LookupHost:   func(context.Context, string) ([]string, error) { return nil, errors.New("unexpected lookup") },
 		ForwardDrops: func() ([]network.Finding, error) { return nil, nil },
+		Settings:     func() error { return nil },
+		Containers:   func() ([]network.Trouble, error) { return nil, nil },
 		Resolvers: func() (network.Resolvers, error) {
 			return network.Resolvers{Upstream: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")}, Source: "/etc/resolv.conf"}, nil
 		},
@@ -90,9 +93,11 @@ func TestHealthyHost(t *testing.T) {
 	findings := f.shorten(f.host.Examine(context.Background()))
 	want := []Finding{
 		{"root", Good, "running as root", ""},
+		{"settings", Good, "they can be used", ""},
 		{"user namespaces", Good, "up to 96365", ""},
 		{"inotify instances", Good, "up to 8192", ""},
 		{"idmapped mounts", Good, "work at ROOT", ""},
+		{"disk limits", Good, "the file system of ROOT enforces them (project quotas)", ""},
 		{"systemd-nspawn", Good, "version 252", ""},
 		{"Nix", Good, "version 2.8.0", ""},
 		{"build users", Good, "2 in group nixbld", ""},
@@ -100,6 +105,7 @@ func TestHealthyHost(t *testing.T) {
 		{"store", Good, "76 GiB free at ROOT/nix/store", ""},
 		{"nftables", Good, "can be used", ""},
 		{"foreign forward rules", Good, "none drops the traffic of containers", ""},
+		{"containers' network", Good, "as it shall be", ""},
 		{"resolvers", Good, "containers use 192.0.2.53, 2001:db8::53 (/etc/resolv.conf)", ""},
 		{"port 80", Good, "is free", ""},
 		{"port 443", Good, "is free", ""},
@@ -274,6 +280,34 @@ func TestFindings(t *testing.T) {
 			users, []Finding{{"build users", Problem, "cannot read what /etc/nix/nix.conf includes: open ROOT/etc/nix/none.conf: no such file or directory", "mend /etc/nix/nix.conf, see: man nix.conf"}},
 		},
 		{
+			"bad settings", func(_ *testing.T, f *fixture) {
+				f.host.Settings = func() error { return errors.New("the settings cannot be used:\n  x:1:1: y") }
+			},
+			func(h *Host) []Finding { return h.settings(context.Background()) },
+			[]Finding{{"settings", Problem, "the settings cannot be used: x:1:1: y", "correct the file, and check it with: devhost host check"}},
+		},
+		{
+			"troubles of the network", func(_ *testing.T, f *fixture) {
+				f.host.Containers = func() ([]network.Trouble, error) {
+					return []network.Trouble{{What: "it is gone", Remedy: "make it"}, {What: "a port is taken", Remedy: "take another one"}}, nil
+				}
+			},
+			func(h *Host) []Finding { return h.containers(context.Background()) },
+			[]Finding{{"containers' network", Warning, "it is gone", "make it"}, {"containers' network", Warning, "a port is taken", "take another one"}},
+		},
+		{
+			"a network that cannot be looked at", func(_ *testing.T, f *fixture) {
+				f.host.Containers = func() ([]network.Trouble, error) { return nil, errors.New("no") }
+			},
+			func(h *Host) []Finding { return h.containers(context.Background()) },
+			[]Finding{{"containers' network", Warning, "no", "make it anew: sudo devhost boot"}},
+		},
+		{
+			"the network without root", func(_ *testing.T, f *fixture) { f.host.UID, f.host.Containers = 1000, nil },
+			func(h *Host) []Finding { return h.containers(context.Background()) },
+			[]Finding{{"containers' network", Warning, "cannot be looked at without root", "run: sudo devhost doctor"}},
+		},
+		{
 			"few inotify instances", func(t *testing.T, f *fixture) { f.write(t, "/proc/sys/fs/inotify/max_user_instances", "128\n") },
 			func(h *Host) []Finding { return h.inotify(context.Background()) },
 			[]Finding{{"inotify instances", Good, "128 (fs.inotify.max_user_instances), which is enough for few containers; devhost raises it to 8192 when it starts one", ""}},
@@ -324,6 +358,11 @@ func TestFindings(t *testing.T) {
 			},
 			func(h *Host) []Finding { return h.store(context.Background())[:1] },
 			[]Finding{{"store", Good, "a Nix daemon answers", ""}},
+		},
+		{
+			"no project quotas", func(_ *testing.T, f *fixture) { f.host.Quotas = func(string) bool { return false } },
+			func(h *Host) []Finding { return h.diskLimits(context.Background()) },
+			[]Finding{{"disk limits", Warning, "the file system of ROOT has no project quotas: --disk-size is recorded, not enforced", "where that matters, have the state folder on ext4 made with -O project,quota, or on xfs, mounted with prjquota (Linux 5.14 or newer)"}},
 		},
 		{
 			"full store", func(_ *testing.T, f *fixture) { f.host.Free = func(string) (int64, error) { return 3 << 29, nil } },

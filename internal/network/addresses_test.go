@@ -253,7 +253,7 @@ func mustPool(t *testing.T, instance string) netip.Prefix {
 
 func TestChooseHost(t *testing.T) {
 	for _, bad := range []string{"", "abc", "ABCDEF12", "1a2b3c4d5e6f7", "1a2b/c4d", "1a2b3c4d\n"} {
-		if _, err := ChooseHost(bad); err == nil {
+		if _, err := ChooseHost(bad, Wishes{}); err == nil {
 			t.Errorf("instance %q is accepted", bad)
 		}
 	}

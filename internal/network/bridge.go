@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -205,11 +206,21 @@ func (h Host) checkOverlap() error {
 	if err != nil {
 		return err
 	}
+	return h.overlap(taken)
+}
+
+// overlap says which of the taken prefixes a pool meets. A prefix that is routed
+// to this host may be a part of a larger one that the host has.
+func (h Host) overlap(taken []netip.Prefix) error {
 	for _, pool := range []netip.Prefix{h.IPv4, h.IPv6} {
 		if !pool.IsValid() {
 			continue
 		}
-		if with := overlapping(pool, taken); with != nil {
+		others := taken
+		if pool == h.IPv6 && h.IPv6Routed {
+			others = slices.DeleteFunc(slices.Clone(taken), func(other netip.Prefix) bool { return other.Bits() < pool.Bits() })
+		}
+		if with := overlapping(pool, others); with != nil {
 			return &Overlap{Pool: pool, With: *with}
 		}
 	}

@@ -31,13 +31,21 @@ type Finding struct {
 	Remedy string
 }
 
+// Trouble is something about the containers' network that an admin should know.
+type Trouble struct {
+	What string
+	// Remedy is what to do about it.
+	Remedy string
+}
+
 // ForeignForwardDrops finds packet filters of others that drop what containers
 // send to the outside, or the answers: docker's, firewalld's, ufw's, for
 // example. Every nftables chain at the forward hook (iptables-nft is among
 // them) is followed for a new connection from a container and for its answer;
-// a condition that cannot be known counts as not met. Filters made by the
-// legacy iptables cannot be read this way, and are named if there are any.
-func ForeignForwardDrops(host Host) ([]Finding, error) {
+// a condition that cannot be known counts as not met. Where there are forwarded
+// ports, a connection to one is followed too. Filters made by the legacy
+// iptables cannot be read this way, and are named if there are any.
+func ForeignForwardDrops(host Host, forwards []Forward) ([]Finding, error) {
 	conn, err := nftables.New(nftables.AsLasting())
 	if err != nil {
 		return nil, explain("open", "nftables", err)
@@ -52,7 +60,7 @@ func ForeignForwardDrops(host Host) ([]Finding, error) {
 		if base.Hooknum == nil || *base.Hooknum != *nftables.ChainHookForward || strings.HasPrefix(base.Table.Name, "devhost-") {
 			continue
 		}
-		for _, packet := range packetsFor(host, base.Table.Family) {
+		for _, packet := range packetsFor(host, base.Table.Family, forwards) {
 			walk := walker{conn: conn, table: base.Table, packet: packet}
 			dropped, err := walk.base(base)
 			if err != nil {
@@ -62,13 +70,13 @@ func ForeignForwardDrops(host Host) ([]Finding, error) {
 				findings = append(findings, Finding{
 					Family: familyName(base.Table.Family), Table: base.Table.Name, Chain: base.Name,
 					What:   packet.name + " " + dropped,
-					Remedy: remedyFor(host.Bridge, base, chains),
+					Remedy: remedyFor(host.Bridge, base, chains, len(forwards) > 0),
 				})
 				break // one finding a chain is enough to act upon
 			}
 		}
 	}
-	legacy, err := legacyFilters(host.Bridge)
+	legacy, err := legacyFilters(host.Bridge, len(forwards) > 0)
 	return append(findings, legacy...), err
 }
 
@@ -84,7 +92,9 @@ func familyName(family nftables.TableFamily) string {
 }
 
 // remedyFor is the way of the owner of the chain, if it is known whose it is.
-func remedyFor(bridge string, base *nftables.Chain, all []*nftables.Chain) string {
+// inbound says that there are forwarded ports: then all that goes to containers
+// must pass, and devhost's own filter decides.
+func remedyFor(bridge string, base *nftables.Chain, all []*nftables.Chain, inbound bool) string {
 	has := func(name string) bool {
 		return slices.ContainsFunc(all, func(chain *nftables.Chain) bool {
 			return chain.Name == name && chain.Table.Name == base.Table.Name && chain.Table.Family == base.Table.Family
@@ -94,27 +104,40 @@ func remedyFor(bridge string, base *nftables.Chain, all []*nftables.Chain) strin
 	switch {
 	case base.Table.Name == "firewalld":
 		return fmt.Sprintf("tell firewalld: firewall-cmd --permanent --zone=trusted --add-interface=%s && firewall-cmd --reload", bridge)
+	case base.Table.Name == "nixos-fw" && inbound:
+		return fmt.Sprintf(`in the NixOS configuration, set networking.firewall.extraForwardRules = ''iifname "%[1]s" accept; oifname "%[1]s" accept'';`, bridge)
 	case base.Table.Name == "nixos-fw":
 		return fmt.Sprintf(`in the NixOS configuration, set networking.firewall.extraForwardRules = ''iifname "%s" accept'';`, bridge)
 	case has("DOCKER-USER") && iptables != "":
-		return "tell docker: " + iptablesRemedy(iptables, "DOCKER-USER", bridge)
+		return "tell docker: " + iptablesRemedy(iptables, "DOCKER-USER", bridge, inbound)
 	case has("ufw-user-forward") || has("ufw6-user-forward"):
+		if inbound {
+			return fmt.Sprintf("tell ufw: ufw route allow in on %[1]s; ufw route allow out on %[1]s", bridge)
+		}
 		return "tell ufw: ufw route allow in on " + bridge
 	case base.Name == "FORWARD" && iptables != "":
-		return "run: " + iptablesRemedy(iptables, "FORWARD", bridge)
+		return "run: " + iptablesRemedy(iptables, "FORWARD", bridge, inbound)
 	default:
 		insert := fmt.Sprintf("nft insert rule %s %s %s", familyName(base.Table.Family), base.Table.Name, base.Name)
-		return fmt.Sprintf(`run: %s iifname "%s" accept; %s oifname "%s" ct state established,related accept`, insert, bridge, insert, bridge)
+		which := "ct state established,related "
+		if inbound {
+			which = ""
+		}
+		return fmt.Sprintf(`run: %s iifname "%s" accept; %s oifname "%s" %saccept`, insert, bridge, insert, bridge, which)
 	}
 }
 
-func iptablesRemedy(iptables, chain, bridge string) string {
-	return fmt.Sprintf("%s -I %s -i %s -j ACCEPT; %s -I %s -o %s -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-		iptables, chain, bridge, iptables, chain, bridge)
+func iptablesRemedy(iptables, chain, bridge string, inbound bool) string {
+	which := "-m conntrack --ctstate RELATED,ESTABLISHED "
+	if inbound {
+		which = ""
+	}
+	return fmt.Sprintf("%s -I %s -i %s -j ACCEPT; %s -I %s -o %s %s-j ACCEPT",
+		iptables, chain, bridge, iptables, chain, bridge, which)
 }
 
 // legacyFilters names the filter tables of iptables-legacy.
-func legacyFilters(bridge string) ([]Finding, error) {
+func legacyFilters(bridge string, inbound bool) ([]Finding, error) {
 	var findings []Finding
 	for _, legacy := range []struct{ names, family, program string }{
 		{"/proc/thread-self/net/ip_tables_names", "ip", "iptables-legacy"},
@@ -127,20 +150,20 @@ func legacyFilters(bridge string) ([]Finding, error) {
 		if err != nil {
 			return findings, explain("read", legacy.names, err)
 		}
-		findings = append(findings, legacyFindings(string(content), legacy.family, legacy.program, bridge)...)
+		findings = append(findings, legacyFindings(string(content), legacy.family, legacy.program, bridge, inbound)...)
 	}
 	return findings, nil
 }
 
 // legacyFindings reads the names of the tables that iptables-legacy has made.
-func legacyFindings(names, family, program, bridge string) []Finding {
+func legacyFindings(names, family, program, bridge string, inbound bool) []Finding {
 	if !slices.Contains(strings.Fields(names), "filter") {
 		return nil
 	}
 	return []Finding{{
 		Family: family, Table: "filter", Chain: "FORWARD",
 		What:   "there are rules of the legacy iptables, which cannot be looked into from here; they may drop what containers send",
-		Remedy: fmt.Sprintf("look at them with: %s -S FORWARD; if they drop, run: %s", program, iptablesRemedy(program, "FORWARD", bridge)),
+		Remedy: fmt.Sprintf("look at them with: %s -S FORWARD; if they drop, run: %s", program, iptablesRemedy(program, "FORWARD", bridge, inbound)),
 	}}
 }
 
@@ -150,33 +173,49 @@ type packet struct {
 	family          byte   // unix.NFPROTO_IPV4 or _IPV6
 	in, out         string // interfaces, "" where not known
 	state           uint32 // conntrack state bit
+	status          uint32 // conntrack status bits
 	source, target  netip.Addr
 	sport, dport    uint16
 	transportNumber byte
 }
 
-// packetsFor are a container's first packet to the outside and the answer, in
-// the families that a table sees.
-func packetsFor(host Host, family nftables.TableFamily) []packet {
+// packetsFor are a container's first packet to the outside, the answer, and the
+// first packet to a forwarded port, in the families that a table sees.
+func packetsFor(host Host, family nftables.TableFamily, forwards []Forward) []packet {
 	var packets []packet
-	add := func(proto byte, guest netip.Addr, outside string) {
+	add := func(proto byte, name string, guest netip.Addr, outside string) {
 		uplink := uplinkOf(proto)
 		there := packet{
+			name:   fmt.Sprintf("a connection from a container to the outside (%s)", name),
 			family: proto, in: host.Bridge, out: uplink, state: expr.CtStateBitNEW,
 			source: guest, target: netip.MustParseAddr(outside), sport: 40000, dport: 443, transportNumber: unix.IPPROTO_TCP,
 		}
-		there.name = fmt.Sprintf("a connection from a container to the outside (IPv%d)", map[byte]int{unix.NFPROTO_IPV4: 4, unix.NFPROTO_IPV6: 6}[proto])
 		back := there
 		back.name = strings.Replace(there.name, "a connection", "the answer to a connection", 1)
 		back.in, back.out, back.state = there.out, there.in, expr.CtStateBitESTABLISHED
 		back.source, back.target, back.sport, back.dport = there.target, there.source, there.dport, there.sport
 		packets = append(packets, there, back)
+		if len(forwards) == 0 {
+			return
+		}
+		forward := forwards[0]
+		inbound := back
+		inbound.name = fmt.Sprintf("a connection from outside to the forwarded port %d/%s (%s)", forward.HostPort, forward.Protocol, name)
+		inbound.state, inbound.status = expr.CtStateBitNEW, statusTargetNAT
+		inbound.sport, inbound.dport, inbound.transportNumber = there.sport, forward.GuestPort, transportNumber(forward.Protocol)
+		inbound.target = forward.Addresses.IPv4
+		if proto == unix.NFPROTO_IPV6 {
+			inbound.target = forward.Addresses.IPv6
+		}
+		if inbound.target.IsValid() {
+			packets = append(packets, inbound)
+		}
 	}
 	if family == nftables.TableFamilyIPv4 || family == nftables.TableFamilyINet {
-		add(unix.NFPROTO_IPV4, host.Gateway4().Next(), "9.9.9.9")
+		add(unix.NFPROTO_IPV4, "IPv4", host.Gateway4().Next(), "9.9.9.9")
 	}
 	if host.IPv6.IsValid() && (family == nftables.TableFamilyIPv6 || family == nftables.TableFamilyINet) {
-		add(unix.NFPROTO_IPV6, host.Gateway6().Next(), "2620:fe::fe")
+		add(unix.NFPROTO_IPV6, "IPv6", host.Gateway6().Next(), "2620:fe::fe")
 	}
 	return packets
 }
@@ -294,8 +333,11 @@ func (w *walker) rule(rule *nftables.Rule) (verdict *expr.Verdict, rejects bool,
 			}
 		case *expr.Ct:
 			registers[e.Register] = nil
-			if e.Key == expr.CtKeySTATE {
+			switch e.Key {
+			case expr.CtKeySTATE:
 				registers[e.Register] = nativeEndian(w.packet.state)
+			case expr.CtKeySTATUS:
+				registers[e.Register] = nativeEndian(w.packet.status)
 			}
 		case *expr.Payload:
 			if e.OperationType == expr.PayloadLoad {

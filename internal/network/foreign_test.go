@@ -66,6 +66,24 @@ func (o *otherFilter) stateMap(name string, verdicts map[uint32]*expr.Verdict) [
 	}
 }
 
+// foreignCase is a filter of somebody else's, and what is to be found.
+type foreignCase struct {
+	name   string
+	family nftables.TableFamily
+	table  string
+	build  func(*otherFilter)
+	// what and remedy are parts of the finding, "" when there must be none.
+	what, remedy string
+}
+
+// forwards are those of the host: one in the cases that say so.
+func (c foreignCase) forwards() []Forward {
+	if !strings.Contains(c.name, "forwarded") {
+		return nil
+	}
+	return []Forward{{Protocol: "tcp", HostPort: 8080, GuestPort: 80, Addresses: Addresses{IPv4: netip.MustParseAddr("10.231.0.2"), IPv6: netip.MustParseAddr("fd00::2")}}}
+}
+
 func TestForeignForwardDrops(t *testing.T) {
 	const ours = "dh-1a2b3c4d"
 	pass, block := nftables.ChainPolicyAccept, nftables.ChainPolicyDrop
@@ -81,14 +99,7 @@ func TestForeignForwardDrops(t *testing.T) {
 		o.rule(forward, to("docker0"), xtConntrack(answers), accept())
 		o.rule(forward, from("docker0"), notTo("docker0"), accept())
 	}
-	cases := []struct {
-		name   string
-		family nftables.TableFamily
-		table  string
-		build  func(*otherFilter)
-		// what and remedy are parts of the finding, "" when there must be none.
-		what, remedy string
-	}{
+	cases := []foreignCase{
 		{"docker", nftables.TableFamilyIPv4, "filter", func(o *otherFilter) { docker(o, false) },
 			"a connection from a container to the outside (IPv4) is dropped by the chain's policy", "iptables -I DOCKER-USER -i " + ours + " -j ACCEPT"},
 		{"docker, remedied", nftables.TableFamilyIPv4, "filter", func(o *otherFilter) { docker(o, true) }, "", ""},
@@ -143,6 +154,24 @@ func TestForeignForwardDrops(t *testing.T) {
 				expr.CtStateBitNEW:         {Kind: expr.VerdictJump, Chain: "forward-allow"},
 			}))
 		}, "", ""},
+		{"docker with the remedy for no forwarded port", nftables.TableFamilyIPv4, "filter", func(o *otherFilter) { docker(o, true) },
+			"from outside to the forwarded port 8080/tcp (IPv4) is dropped", "-o " + ours + " -j ACCEPT"},
+		{"docker with the remedy for a forwarded one", nftables.TableFamilyIPv6, "filter", func(o *otherFilter) {
+			o.rule(o.chain("DOCKER-USER"), from(ours), accept())
+			o.rule(o.chain("DOCKER-USER"), to(ours), accept())
+			o.rule(o.forward("FORWARD", block), jump("DOCKER-USER"))
+		}, "", ""},
+		{"firewalld with a forwarded port", nftables.TableFamilyINet, "firewalld", func(o *otherFilter) {
+			forward := o.forward("filter_FORWARD", block)
+			o.rule(forward, established(), accept())
+			o.rule(forward, connection(expr.CtKeySTATUS, statusTargetNAT, expr.CmpOpNeq), accept())
+			o.rule(forward, from(ours), accept())
+		}, "", ""},
+		{"nixos with a forwarded port", nftables.TableFamilyINet, "nixos-fw", func(o *otherFilter) {
+			forward := o.forward("forward", block)
+			o.rule(forward, established(), accept())
+			o.rule(forward, from(ours), accept())
+		}, "to the forwarded port", `oifname "` + ours + `" accept`},
 		{"a rule for private addresses", nftables.TableFamilyINet, "mine", func(o *otherFilter) {
 			o.rule(o.forward("guard", pass), addressIn(netip.MustParsePrefix("10.0.0.0/8"), ipv4Source, ipv6Source), drop())
 		}, "is dropped by rule 1 of chain guard", `nft insert rule inet mine guard iifname "` + ours + `" accept`},
@@ -183,7 +212,7 @@ func TestForeignForwardDrops(t *testing.T) {
 			var findings []Finding
 			l.do(func() error {
 				var err error
-				findings, err = ForeignForwardDrops(l.config)
+				findings, err = ForeignForwardDrops(l.config, c.forwards())
 				return err
 			})
 			if c.what == "" {
@@ -216,7 +245,7 @@ func TestLegacyFilters(t *testing.T) {
 	}{{"", false}, {"nat\n", false}, {"nat\nfilter\n", true}, {"filter\n", true}, {"filters\n", false}}
 	for _, c := range cases {
 		t.Run(c.names, func(t *testing.T) {
-			findings := legacyFindings(c.names, "ip", "iptables-legacy", "dh-1a2b3c4d")
+			findings := legacyFindings(c.names, "ip", "iptables-legacy", "dh-1a2b3c4d", false)
 			if (len(findings) == 1) != c.want {
 				t.Fatalf("found %v", findings)
 			}

@@ -22,7 +22,7 @@ type HostsReadOnly struct {
 }
 
 func (h *HostsReadOnly) Error() string {
-	return fmt.Sprintf("cannot publish the containers' names in %s: %v; the containers run, and their addresses are in devhost list. On NixOS, turn on services.devhost, which sets up a resolver for the names; elsewhere, make the file writable", h.Path, h.Err)
+	return fmt.Sprintf("cannot publish the containers' names in %s: %v; the containers run, and their addresses are in devhost list. On NixOS, turn on services.devhost, which leads the file to a place that can be written (devhost-names.service); elsewhere, make the file writable", h.Path, h.Err)
 }
 
 func (h *HostsReadOnly) Unwrap() error { return h.Err }
@@ -49,8 +49,9 @@ func PublishHosts(ctx context.Context, path, instance string, entries []HostEntr
 		}
 	}
 	target, err := filepath.EvalSymlinks(path)
+	leadsNowhere := false
 	if errors.Is(err, fs.ErrNotExist) {
-		target = path
+		target, leadsNowhere = path, isLink(path)
 	} else if err != nil {
 		return explain("read", path, err)
 	}
@@ -62,6 +63,11 @@ func PublishHosts(ctx context.Context, path, instance string, entries []HostEntr
 	if strings.HasPrefix(target, "/nix/store/") {
 		// Root could, but a store path must never change.
 		return &HostsReadOnly{Path: path, Err: fmt.Errorf("it is a link to %s", target)}
+	}
+
+	if leadsNowhere {
+		// A file in its place would hold our names alone.
+		return &HostsReadOnly{Path: path, Err: errors.New("it is a link to a file that does not exist")}
 	}
 
 	// The lock is on the folder: no file is left behind, and the folder stays
@@ -89,6 +95,11 @@ func PublishHosts(ctx context.Context, path, instance string, entries []HostEntr
 		return &HostsReadOnly{Path: path, Err: err}
 	}
 	return explain("write", path, err)
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
 }
 
 func readHosts(path string) (string, error) {

@@ -242,6 +242,25 @@ func TestPublishHostsThroughLink(t *testing.T) {
 	}
 }
 
+// TestPublishHostsLinkToNothing: a link that leads to no file is not replaced by
+// a file that holds our names alone.
+func TestPublishHostsLinkToNothing(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "hosts")
+	if err := os.Symlink(filepath.Join(t.TempDir(), "missing"), link); err != nil {
+		t.Fatal(err)
+	}
+	var readOnly *HostsReadOnly
+	if err := PublishHosts(t.Context(), link, hostsInstance, []HostEntry{demo}); !errors.As(err, &readOnly) {
+		t.Errorf("got %v", err)
+	}
+	if !isLink(link) {
+		t.Error("the link was replaced")
+	}
+	if err := PublishHosts(t.Context(), link, hostsInstance, nil); err != nil {
+		t.Errorf("nothing to publish: %v", err)
+	}
+}
+
 // privateMounts gives the rest of the test its own view of mounts.
 func privateMounts(t *testing.T) {
 	t.Helper()

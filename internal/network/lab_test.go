@@ -275,7 +275,7 @@ func (l *lab) choose(instance string) {
 	l.Helper()
 	l.do(func() error {
 		var err error
-		l.config, err = ChooseHost(instance)
+		l.config, err = ChooseHost(instance, Wishes{})
 		return err
 	})
 	l.renew()
@@ -328,7 +328,7 @@ func (l *lab) detach(addresses Addresses) {
 func (l *lab) setPeers(groups map[string][]Addresses) {
 	l.Helper()
 	l.do(func() error {
-		return l.network.SetPeers(l.Context(), func() (map[string][]Addresses, error) { return groups, nil })
+		return l.network.SetPolicy(l.Context(), func() (Policy, error) { return Policy{Groups: groups}, nil })
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -59,7 +60,7 @@ func (n *Network) locked(ctx context.Context, do func() error) error {
 func (n *Network) Ensure(ctx context.Context) error {
 	// An error here may be due to a change that is under way in another
 	// process; if not, it comes again below.
-	if current, err := n.current(); err == nil && current {
+	if current, err := n.Current(); err == nil && current {
 		return nil
 	}
 	return n.locked(ctx, func() error {
@@ -85,8 +86,10 @@ func (n *Network) Ensure(ctx context.Context) error {
 	})
 }
 
-// current says whether Ensure has nothing to do. The cheaper half is first.
-func (n *Network) current() (bool, error) {
+// Current says whether Ensure has nothing to do: bridge, packet filter and the
+// kernel's settings are as they shall be. It takes a millisecond or two.
+func (n *Network) Current() (bool, error) {
+	// The cheaper half is first.
 	if current, err := n.host.bridgeCurrent(); err != nil || !current {
 		return false, err
 	}
@@ -142,11 +145,12 @@ func (n *Network) Attach(ctx context.Context, addresses Addresses) error {
 	if err != nil {
 		return &CableMissing{Interface: addresses.HostInterface, Err: err}
 	}
-	return n.connect(link, addresses)
+	// The interface may have been connected by SetPolicy meanwhile.
+	return n.locked(ctx, func() error { return n.connect(link, addresses) })
 }
 
 // Detach takes back what Attach did; it is no error when there is nothing. The
-// container's membership in a group (SetPeers) is not changed.
+// container's membership in a group (SetPolicy) is not changed.
 func (n *Network) Detach(ctx context.Context, addresses Addresses) error {
 	addresses, err := n.known(addresses)
 	if err != nil {
@@ -360,23 +364,40 @@ func waitOnce(ctx context.Context, name string) (netlink.Link, error) {
 	}
 }
 
-// SetPeers says which containers reach each other: those in one group, and no
-// others. What groups returns replaces what was set before; its keys name the
-// groups (owner and environment, say) and only have to be stable. groups is
-// called while the network's lock is held, so that of two calls at once, the
-// one that sets last has also looked last; it must not call this Network. An
-// error of it changes nothing and is returned.
+// Policy is what holds for the containers of a state folder beside what always
+// holds.
+type Policy struct {
+	// Groups are the containers that reach each other: those in one group, and
+	// no others. The keys name the groups (owner and environment, say) and only
+	// have to be stable. A container may be in one group only.
+	Groups map[string][]Addresses
+	// Forwards are the open ports. Of two with one port of the host, the first
+	// one holds.
+	Forwards []Forward
+	// Containers are all that there are. Those whose cable is there are
+	// admitted and connected, if they are not: somebody else may have removed
+	// the bridge or the packet filter.
+	Containers []Addresses
+}
+
+// SetPolicy makes the packet filter hold what wanted returns, instead of what
+// was set before. wanted is called while the network's lock is held, so that of
+// two calls at once, the one that sets last has also looked last; it must not
+// call this Network. An error of it changes nothing and is returned.
 //
-// SetPeers must be called when a container is added or removed: addresses are
-// used again. A container may be in one group only. Connections that are no
-// longer allowed stop at once.
-func (n *Network) SetPeers(ctx context.Context, groups func() (map[string][]Addresses, error)) error {
+// SetPolicy must be called when a container is added or removed: addresses are
+// used again. Connections that are no longer allowed stop at once.
+func (n *Network) SetPolicy(ctx context.Context, wanted func() (Policy, error)) error {
 	return n.locked(ctx, func() error {
-		wanted, err := groups()
+		policy, err := wanted()
 		if err != nil {
 			return err
 		}
-		members, err := n.number(wanted)
+		members, err := n.number(policy.Groups)
+		if err != nil {
+			return err
+		}
+		ports, err := n.forwards(policy.Forwards)
 		if err != nil {
 			return err
 		}
@@ -387,8 +408,8 @@ func (n *Network) SetPeers(ctx context.Context, groups func() (map[string][]Addr
 		defer filter.close()
 		changed := false
 		for set, elements := range map[string][]nftables.SetElement{
-			mapGroup4: members.group4, setMember4: members.member4,
-			mapGroup6: members.group6, setMember6: members.member6,
+			mapGroup4: members.group4, setMember4: members.member4, mapForward4: ports.forward4, setOpen4: ports.open4,
+			mapGroup6: members.group6, setMember6: members.member6, mapForward6: ports.forward6, setOpen6: ports.open6,
 		} {
 			change, err := filter.become(filter.routed.find(set), elements)
 			if err != nil {
@@ -396,11 +417,74 @@ func (n *Network) SetPeers(ctx context.Context, groups func() (map[string][]Addr
 			}
 			changed = changed || change
 		}
-		if !changed {
-			return nil
+		if changed {
+			if err := filter.flush(); err != nil {
+				return err
+			}
 		}
-		return filter.flush()
+		return n.reconnect(filter, policy.Containers)
 	})
+}
+
+// reconnect admits and connects those of the containers whose cable is there.
+// The network's lock is held.
+func (n *Network) reconnect(filter *firewall, containers []Addresses) error {
+	links, err := retryDump(netlink.LinkList)
+	if err != nil {
+		return explain("list", "the interfaces of this host", err)
+	}
+	there := make(map[string]netlink.Link, len(links))
+	for _, link := range links {
+		there[link.Attrs().Name] = link
+	}
+	bridge := there[n.host.Bridge]
+	if bridge == nil {
+		return explain("find", "bridge "+n.host.Bridge, unix.ENODEV)
+	}
+	admitted, err := filter.admitted()
+	if err != nil {
+		return err
+	}
+	for _, addresses := range containers {
+		link := there[addresses.HostInterface]
+		if link == nil {
+			continue
+		}
+		if addresses, err = n.known(addresses); err != nil {
+			return err
+		}
+		for _, address := range addresses.all() {
+			if !admitted[string(guestKey(addresses.HostInterface, addresses.hardware(), address))] {
+				if err := filter.admit(addresses, true); err != nil {
+					return err
+				}
+			}
+		}
+		// A port of the bridge that is up is isolated, see connect.
+		if link.Attrs().MasterIndex == bridge.Attrs().Index && link.Attrs().Flags&unix.IFF_UP != 0 {
+			continue
+		}
+		// One that ends at this moment needs nothing.
+		if err := n.connect(link, addresses); err != nil && !isGone(err) && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// admitted are the keys of the packet filter's guests.
+func (f *firewall) admitted() (map[string]bool, error) {
+	keys := map[string]bool{}
+	for _, set := range []string{setGuest4, setGuest6} {
+		elements, err := f.elements(f.bridged.find(set))
+		if err != nil {
+			return nil, err
+		}
+		for _, element := range elements {
+			keys[string(element.Key)] = true
+		}
+	}
+	return keys, nil
 }
 
 type memberElements struct {

@@ -37,7 +37,7 @@ func (l *lab) current() bool {
 	var current bool
 	l.do(func() error {
 		var err error
-		current, err = l.network.current()
+		current, err = l.network.Current()
 		return err
 	})
 	return current
@@ -371,6 +371,9 @@ func TestRouterAdvertisements(t *testing.T) {
 		}
 		if !l.sysctl("ipv6/conf/"+uplink+"/accept_ra", "2") {
 			t.Error("the route will not be renewed: accept_ra is not 2")
+		}
+		if !l.sysctl("ipv6/conf/default/accept_ra", "2") {
+			t.Error("an interface that is added now will learn no route: accept_ra is not 2")
 		}
 		if !l.sysctl("ipv6/conf/"+l.config.Bridge+"/accept_ra", "0") {
 			t.Error("the bridge accepts router advertisements")

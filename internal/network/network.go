@@ -52,6 +52,31 @@ type Host struct {
 	// IPv6 is the pool of addresses; the first one after the network's is the
 	// gateway. It is the zero Prefix on a kernel without IPv6.
 	IPv6 netip.Prefix `json:"ipv6,omitzero"`
+	// IPv6Routed says that others route the IPv6 pool to this host: containers
+	// are seen outside by their own addresses.
+	IPv6Routed bool `json:"ipv6Routed,omitempty"`
+	// NoNAT says that what containers send to the outside keeps its source
+	// address, and that somebody else sees to the way back.
+	NoNAT bool `json:"noNAT,omitempty"`
+}
+
+// Wishes are what a host's admin wants of a network that is chosen.
+type Wishes struct {
+	// IPv4 and IPv6 are the pools, the zero Prefix for any that is free.
+	IPv4, IPv6 netip.Prefix
+	// IPv6Routed and NoNAT are those of Host. A routed pool must be given.
+	IPv6Routed, NoNAT bool
+}
+
+// translated are the pools whose addresses mean nothing outside.
+func (h Host) translated() []netip.Prefix {
+	switch {
+	case h.NoNAT:
+		return nil
+	case h.IPv6Routed || !h.IPv6.IsValid():
+		return []netip.Prefix{h.IPv4}
+	}
+	return []netip.Prefix{h.IPv4, h.IPv6}
 }
 
 // Gateway4 is the bridge's IPv4 address.
@@ -136,29 +161,85 @@ const (
 	poolBits6 = 64
 )
 
-// ChooseHost picks a network for a new state folder: a /20 that overlaps no
-// route and no address of this host, out of 10.231.0.0/16 if possible (else
-// 10.224.0.0/12, 172.28.0.0/14, 198.18.0.0/15), and a random unique local
-// IPv6 /64 (RFC 4193). The caller records it and passes it from then on.
-// instance is 4 to 12 lower-case hexadecimal digits.
-func ChooseHost(instance string) (Host, error) {
+// ChooseHost picks a network for a new state folder: the pools of the wishes;
+// else a /20 that overlaps no route and no address of this host, out of
+// 10.231.0.0/16 if possible (else 10.224.0.0/12, 172.28.0.0/14, 198.18.0.0/15),
+// and a random unique local IPv6 /64 (RFC 4193). The caller records it and
+// passes it from then on. instance is 4 to 12 lower-case hexadecimal digits.
+// The error is *Overlap where a wished pool is in use, *BadPool where it can be
+// none.
+func ChooseHost(instance string, wishes Wishes) (Host, error) {
 	if !instanceID.MatchString(instance) {
 		return Host{}, fmt.Errorf("instance id %q is not 4 to 12 lower-case hexadecimal digits", instance)
+	}
+	if err := wishes.Validate(); err != nil {
+		return Host{}, err
 	}
 	taken, err := takenPrefixes("")
 	if err != nil {
 		return Host{}, err
 	}
-	ipv4, err := freePool(instance, taken)
-	if err != nil {
-		return Host{}, err
+	host := Host{
+		Instance: instance, Bridge: "dh-" + instance, Table: "devhost-" + instance,
+		IPv4: wishes.IPv4.Masked(), NoNAT: wishes.NoNAT,
 	}
-	host := Host{Instance: instance, Bridge: "dh-" + instance, Table: "devhost-" + instance, IPv4: ipv4}
+	if !wishes.IPv4.IsValid() {
+		if host.IPv4, err = freePool(instance, taken); err != nil {
+			return Host{}, err
+		}
+	}
 	if kernelHasIPv6() {
-		host.IPv6 = randomLocalPrefix(taken)
+		host.IPv6, host.IPv6Routed = wishes.IPv6.Masked(), wishes.IPv6Routed
+		if !wishes.IPv6.IsValid() {
+			host.IPv6 = randomLocalPrefix(taken)
+		}
 	}
-	return host, nil
+	return host, host.overlap(taken)
 }
+
+// BadPool says that a pool cannot be one for containers.
+type BadPool struct {
+	Pool   netip.Prefix
+	Reason string
+}
+
+func (b *BadPool) Error() string {
+	return fmt.Sprintf("containers cannot have addresses of %s: %s", b.Pool, b.Reason)
+}
+
+// Validate checks what can be checked without looking at the host. The error is
+// *BadPool.
+func (w Wishes) Validate() error {
+	for _, pool := range []struct {
+		prefix            netip.Prefix
+		longest, shortest int
+		is4               bool
+	}{{w.IPv4, longestPool4, 8, true}, {w.IPv6, longestPool6, 32, false}} {
+		prefix, reason := pool.prefix, ""
+		switch {
+		case !prefix.IsValid():
+			continue
+		case prefix.Addr().Is4() != pool.is4 || prefix.Addr().Is4In6():
+			reason = "it is of the other family"
+		case prefix.Bits() > pool.longest || prefix.Bits() < pool.shortest:
+			reason = fmt.Sprintf("its length must be /%d to /%d", pool.shortest, pool.longest)
+		case prefix != prefix.Masked():
+			reason = fmt.Sprintf("it is an address in a network; the network is %s", prefix.Masked())
+		case prefix.Addr().IsMulticast(), prefix.Addr().IsLoopback(), prefix.Addr().IsLinkLocalUnicast(), prefix.Addr().IsUnspecified():
+			reason = "it is a range with a meaning of its own"
+		default:
+			continue
+		}
+		return &BadPool{Pool: prefix, Reason: reason}
+	}
+	if w.IPv6Routed && !w.IPv6.IsValid() {
+		return errors.New("a routed IPv6 network must be given: which prefix is routed to this host?")
+	}
+	return nil
+}
+
+// The longest prefixes of pools: five containers, and as many as in IPv4.
+const longestPool4, longestPool6 = 29, 112
 
 // freePool is the first /20 that overlaps nothing taken. The search starts at
 // a place that depends on the instance, so that two state folders that choose
@@ -281,9 +362,9 @@ func (h Host) validate() error {
 	switch {
 	case !instanceID.MatchString(h.Instance), h.Bridge != "dh-"+h.Instance, h.Table != "devhost-"+h.Instance:
 		return fmt.Errorf("the recorded network is damaged: instance %q, bridge %q and table %q do not belong together", h.Instance, h.Bridge, h.Table)
-	case !h.IPv4.IsValid(), !h.IPv4.Addr().Is4(), h.IPv4.Bits() > 29, h.IPv4 != h.IPv4.Masked():
+	case !h.IPv4.IsValid(), !h.IPv4.Addr().Is4(), h.IPv4.Bits() > longestPool4, h.IPv4 != h.IPv4.Masked():
 		return fmt.Errorf("the recorded network is damaged: %q is no range of IPv4 addresses", h.IPv4)
-	case h.IPv6.IsValid() && (!h.IPv6.Addr().Is6() || h.IPv6.Bits() > 112 || h.IPv6 != h.IPv6.Masked()):
+	case h.IPv6.IsValid() && (!h.IPv6.Addr().Is6() || h.IPv6.Bits() > longestPool6 || h.IPv6 != h.IPv6.Masked()):
 		return fmt.Errorf("the recorded network is damaged: %q is no range of IPv6 addresses", h.IPv6)
 	}
 	return nil

@@ -9,9 +9,9 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// TestSetPeersLooksUnderItsLock: of two calls at once, the one that sets last
+// TestSetPolicyLooksUnderItsLock: of two calls at once, the one that sets last
 // has looked last.
-func TestSetPeersLooksUnderItsLock(t *testing.T) {
+func TestSetPolicyLooksUnderItsLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "lock")
 	network, err := New(testHost(), path)
 	if err != nil {
@@ -27,11 +27,11 @@ func TestSetPeersLooksUnderItsLock(t *testing.T) {
 		return locked
 	}
 	unreadable := errors.New("the records cannot be read")
-	err = network.SetPeers(t.Context(), func() (map[string][]Addresses, error) {
+	err = network.SetPolicy(t.Context(), func() (Policy, error) {
 		if free() {
 			t.Error("the groups are looked up without the lock")
 		}
-		return nil, unreadable
+		return Policy{}, unreadable
 	})
 	if !errors.Is(err, unreadable) {
 		t.Errorf("got %v", err)

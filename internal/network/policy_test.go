@@ -186,10 +186,10 @@ func TestPeers(t *testing.T) {
 
 	l.run("two groups", func(t *testing.T) {
 		err := l.host.try(func() error {
-			return l.network.SetPeers(t.Context(), func() (map[string][]Addresses, error) {
-				return map[string][]Addresses{
+			return l.network.SetPolicy(t.Context(), func() (Policy, error) {
+				return Policy{Groups: map[string][]Addresses{
 					"one": {a.Addresses, b.Addresses}, "two": {b.Addresses, c.Addresses},
-				}, nil
+				}}, nil
 			})
 		})
 		if err == nil {

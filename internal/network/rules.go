@@ -21,6 +21,8 @@ const (
 	chainForward     = "forward"
 	chainOutput      = "output"
 	chainPostrouting = "postrouting"
+	chainPublished   = "published"
+	chainFromHost    = "published-to-host"
 	chainToHost      = "to-host"
 	chainPeers       = "peers"
 	chainMetadata    = "metadata"
@@ -32,6 +34,10 @@ const (
 	// Which group an address belongs to, and the reverse.
 	mapGroup4, mapGroup6   = "group4", "group6"
 	setMember4, setMember6 = "member4", "member6"
+	// Which port of the host leads to which container, and what may be reached
+	// that way.
+	mapForward4, mapForward6 = "forward4", "forward6"
+	setOpen4, setOpen6       = "open4", "open6"
 )
 
 var (
@@ -39,6 +45,11 @@ var (
 	typeGuest6  = nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIP6Addr)
 	typeMember4 = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeMark)
 	typeMember6 = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeMark)
+	typePort    = nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
+	typeTarget4 = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
+	typeTarget6 = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetService)
+	typeOpen4   = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)
+	typeOpen6   = nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService)
 )
 
 // metadataServices are the addresses at which clouds tell a machine its
@@ -74,6 +85,10 @@ func (r *ruleset) set(name string, key nftables.SetDatatype) {
 
 func (r *ruleset) markMap(name string, key nftables.SetDatatype) {
 	r.sets = append(r.sets, &nftables.Set{Table: r.table, Name: name, KeyType: key, IsMap: true, DataType: nftables.TypeMark})
+}
+
+func (r *ruleset) targetMap(name string, target nftables.SetDatatype) {
+	r.sets = append(r.sets, &nftables.Set{Table: r.table, Name: name, KeyType: typePort, Concatenation: true, IsMap: true, DataType: target})
 }
 
 func (r *ruleset) find(name string) *nftables.Set {
@@ -235,14 +250,36 @@ func icmp6Type(kind byte) []expr.Any {
 }
 
 func established() []expr.Any {
+	return connection(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED, expr.CmpOpNeq)
+}
+
+// connection compares bits of what is known of the connection with none.
+func connection(key expr.CtKey, bits uint32, than expr.CmpOp) []expr.Any {
 	return []expr.Any{
-		&expr.Ct{Key: expr.CtKeySTATE, Register: register},
-		&expr.Bitwise{
-			SourceRegister: register, DestRegister: register, Len: 4,
-			Mask: nativeEndian(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED), Xor: nativeEndian(0),
-		},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: register, Data: nativeEndian(0)},
+		&expr.Ct{Key: key, Register: register},
+		&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: nativeEndian(bits), Xor: nativeEndian(0)},
+		&expr.Cmp{Op: than, Register: register, Data: nativeEndian(0)},
 	}
+}
+
+// Bits of a connection's status (enum ip_conntrack_status).
+const (
+	statusExpected  = 1 << 0
+	statusTargetNAT = 1 << 5
+)
+
+// fromWhoBegan matches packets of the side that began the connection.
+func fromWhoBegan() []expr.Any {
+	const original = 0 // IP_CT_DIR_ORIGINAL
+	return concat([]expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: register}}, equal([]byte{original}))
+}
+
+// targetPort loads the transport protocol and the port that a packet goes to.
+func targetPort(into uint32) []expr.Any {
+	return concat(
+		[]expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: into}},
+		payload(expr.PayloadBaseTransportHeader, 2, 2, into+1),
+	)
 }
 
 // toHostAddress matches packets to any address of the host.
@@ -299,6 +336,10 @@ func (h Host) routed() *ruleset {
 	table.markMap(mapGroup6, nftables.TypeIP6Addr)
 	table.set(setMember4, typeMember4)
 	table.set(setMember6, typeMember6)
+	table.targetMap(mapForward4, typeTarget4)
+	table.targetMap(mapForward6, typeTarget6)
+	table.set(setOpen4, typeOpen4)
+	table.set(setOpen6, typeOpen6)
 
 	// Chains that are jumped to must exist before the rules that jump.
 	toHost := table.chain(chainToHost)
@@ -358,6 +399,7 @@ func (h Host) routed() *ruleset {
 	forward := table.base(chainForward, nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityFilter)
 	forward.rule("not ours", notFrom(h.Bridge), notTo(h.Bridge), accept())
 	forward.rule("between containers", from(h.Bridge), to(h.Bridge), jump(chainPeers))
+	h.openPorts(forward)
 	forward.rule("answers from outside", to(h.Bridge), established(), accept())
 	forward.rule("from outside", to(h.Bridge), drop())
 	for _, service := range metadataServices {
@@ -371,12 +413,11 @@ func (h Host) routed() *ruleset {
 	output.rule("containers have no shorter way", to(h.Bridge), icmpType(icmpRedirect), drop())
 	output.rule("containers have no shorter way", to(h.Bridge), icmp6Type(icmp6Redirect), drop())
 
+	h.publishPorts(table)
 	postrouting := table.base(chainPostrouting, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource)
-	postrouting.rule("from containers to outside",
-		addressIn(h.IPv4, ipv4Source, ipv6Source), notAddress(h.Gateway4(), ipv4Source, ipv6Source), notTo(h.Bridge), masquerade())
-	if h.IPv6.IsValid() {
+	for _, pool := range h.translated() {
 		postrouting.rule("from containers to outside",
-			addressIn(h.IPv6, ipv4Source, ipv6Source), notAddress(h.Gateway6(), ipv4Source, ipv6Source), notTo(h.Bridge), masquerade())
+			addressIn(pool, ipv4Source, ipv6Source), notAddress(pool.Masked().Addr().Next(), ipv4Source, ipv6Source), notTo(h.Bridge), masquerade())
 	}
 	return table
 }

@@ -92,9 +92,9 @@ func (h Host) enableForwarding() error {
 		return explain("list", "the interfaces with IPv6", err)
 	}
 	for _, entry := range interfaces {
-		// "all" and "default" are no interfaces; "all" has no effect, and
-		// "default" is for interfaces to come, which lose nothing now.
-		if entry.Name() == "all" || entry.Name() == "default" {
+		// "all" has no effect; "default" is for interfaces to come, which would
+		// learn no route.
+		if entry.Name() == "all" {
 			continue
 		}
 		setting := filepath.Join("ipv6/conf", entry.Name(), "accept_ra")
