@@ -5,6 +5,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"devhost/internal/registry"
@@ -31,8 +32,13 @@ type Features struct {
 	Limits bool
 	// StartsOnBoot says that enabled containers start with the host.
 	StartsOnBoot bool
-	// Journal says that logs are in the host's journal.
+	// Journal says that what containers write to their consoles is in the
+	// host's journal, and that the engine is a Journal.
 	Journal bool
+	// IOWeight says that this host's disks heed weights.
+	IOWeight bool
+	// Freezes says that the engine is a Freezer on this host.
+	Freezes bool
 }
 
 // State is what an engine knows of one container.
@@ -67,12 +73,49 @@ type Limiter interface {
 	SetLimits(ctx context.Context, name string, limits registry.Limits) error
 }
 
+// Freezer is an engine that can hold a running container, so that nothing in it
+// changes: Features.Freezes says whether this host lets it. Stop works on a held
+// container too.
+type Freezer interface {
+	// Freeze holds all processes of the container, what exec started too, and
+	// returns when they stand still. When that fails none is held.
+	Freeze(ctx context.Context, name string) error
+	// Thaw lets them go on. One that is not held is left alone.
+	Thaw(name string) error
+}
+
+// ConsoleOptions say what to show of a console.
+type ConsoleOptions struct {
+	// Lines is how many of the last lines, 0 for all.
+	Lines int
+	// Follow goes on with what is written from now on, until the context ends.
+	Follow bool
+}
+
+// Journal is an engine that keeps no file of what containers write to their
+// consoles: Features.Journal says so.
+type Journal interface {
+	// Console writes lines of a container's console to out, as the guest wrote
+	// them: they are not fit for a terminal.
+	Console(ctx context.Context, name string, options ConsoleOptions, out io.Writer) error
+}
+
+// Preparer is an engine that keeps something on the host for all containers of
+// the state folder together.
+type Preparer interface {
+	// Prepare makes it, for when the host has started; Start does so too.
+	Prepare(ctx context.Context) error
+	// Tidy removes it, when no container is left.
+	Tidy(ctx context.Context) error
+}
+
 // StartError says that a container did not come up.
 type StartError struct {
 	Name string
 	// Reason is what the supervisor or nspawn said.
 	Reason string
-	// LogPath is where all of it is; Tail holds its last lines.
+	// LogPath is where all of it is, a file or a command that shows it; Tail
+	// holds its last lines.
 	LogPath string
 	Tail    []string
 }

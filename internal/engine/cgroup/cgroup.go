@@ -104,16 +104,15 @@ type Group struct {
 	tree *Tree
 	// parent and path are relative to a hierarchy's root.
 	parent, path string
+	// container is its name.
+	container string
 }
 
 // Group is the cgroup of a container of an instance. It need not exist.
 func (t *Tree) Group(instance, name string) *Group {
 	parent := "devhost-" + instance
-	return &Group{tree: t, parent: parent, path: filepath.Join(parent, name)}
+	return &Group{tree: t, parent: parent, path: filepath.Join(parent, name), container: name}
 }
-
-// name is the container's.
-func (g *Group) name() string { return filepath.Base(g.path) }
 
 func (g *Group) folder(one hierarchy) string { return filepath.Join(one.mount, g.path) }
 
@@ -287,6 +286,10 @@ const poll = 5 * time.Millisecond
 // Kill kills every process of the container and returns when none is left, or
 // when the context ends.
 func (g *Group) Kill(ctx context.Context) error {
+	// What the freezer of v1 holds does not die.
+	if err := g.Thaw(); err != nil {
+		return err
+	}
 	for {
 		for _, one := range g.tree.hierarchies {
 			if one.unified {

@@ -19,7 +19,7 @@ import (
 type LimitError struct {
 	// Name is the container's.
 	Name string
-	// Limit is "memory", "cpu" or "task".
+	// Limit is "memory", "cpu", "task" or "io".
 	Limit string
 	// Value is what was asked for.
 	Value string
@@ -45,16 +45,20 @@ var errNoController = errors.New("no controller")
 const cpuPeriod = 100_000
 
 // SetLimits sets all limits, on a running container too; zero removes one.
-// Swap is not granted on top of memory. The error is a *LimitError.
+// Swap is not granted on top of memory. A weight for disks is left out where
+// Tree.IOWeight says that there is none. The error is a *LimitError.
 func (g *Group) SetLimits(limits registry.Limits) error {
 	if err := g.setMemory(limits.MemoryBytes); err != nil {
-		return &LimitError{Name: g.name(), Limit: "memory", Value: fmt.Sprintf("of %d bytes", limits.MemoryBytes), Err: err}
+		return &LimitError{Name: g.container, Limit: "memory", Value: fmt.Sprintf("of %d bytes", limits.MemoryBytes), Err: err}
 	}
 	if err := g.setCPU(limits.CPUs); err != nil {
-		return &LimitError{Name: g.name(), Limit: "cpu", Value: fmt.Sprintf("of %g processors", limits.CPUs), Err: err}
+		return &LimitError{Name: g.container, Limit: "cpu", Value: fmt.Sprintf("of %g processors", limits.CPUs), Err: err}
 	}
 	if err := g.setTasks(limits.Tasks); err != nil {
-		return &LimitError{Name: g.name(), Limit: "task", Value: fmt.Sprintf("of %d", limits.Tasks), Err: err}
+		return &LimitError{Name: g.container, Limit: "task", Value: fmt.Sprintf("of %d", limits.Tasks), Err: err}
+	}
+	if err := g.setIOWeight(limits.IOWeight); err != nil {
+		return &LimitError{Name: g.container, Limit: "io", Value: fmt.Sprintf("weight %d", limits.IOWeight), Err: err}
 	}
 	return nil
 }
@@ -118,10 +122,20 @@ func setMemoryUnified(folder string, bytes int64) error {
 		}
 		return set(folder, "memory.swap.max", "max", false)
 	}
-	value := strconv.FormatInt(bytes, 10)
-	// Writing memory.max below the use kills processes; memory.high reclaims
-	// first, so that a limit that does not fit can be refused instead.
-	if err := set(folder, "memory.high", value, true); err != nil {
+	if err := reclaim(folder, bytes); err != nil {
+		return err
+	}
+	if err := set(folder, "memory.max", strconv.FormatInt(bytes, 10), true); err != nil {
+		return err
+	}
+	return set(folder, "memory.swap.max", "0", false)
+}
+
+// reclaim presses the use of memory below a limit. Writing memory.max below the
+// use kills processes; memory.high reclaims first, so that a limit that does not
+// fit can be refused instead: the error is EBUSY then.
+func reclaim(folder string, bytes int64) error {
+	if err := set(folder, "memory.high", strconv.FormatInt(bytes, 10), true); err != nil {
 		return err
 	}
 	text, err := os.ReadFile(filepath.Join(folder, "memory.current"))
@@ -133,10 +147,7 @@ func setMemoryUnified(folder string, bytes int64) error {
 	if !fits {
 		return fmt.Errorf("%d bytes are in use: %w", current, unix.EBUSY)
 	}
-	if err := set(folder, "memory.max", value, true); err != nil {
-		return err
-	}
-	return set(folder, "memory.swap.max", "0", false)
+	return nil
 }
 
 func (g *Group) setCPU(processors float64) error {

@@ -22,7 +22,7 @@ import (
 	"devhost/internal/terminal"
 )
 
-// Engine implements engine.Engine and engine.Limiter. All fields are required.
+// Engine implements engine.Engine, engine.Limiter and engine.Freezer. All fields are required.
 type Engine struct {
 	Layout registry.Layout
 	// Load reads a container's record.
@@ -37,7 +37,8 @@ type Engine struct {
 
 // Features says what this engine can do.
 func (e *Engine) Features() engine.Features {
-	return engine.Features{Name: "direct", Limits: true}
+	tree, err := cgroup.Discover()
+	return engine.Features{Name: "direct", Limits: true, Freezes: err == nil && tree.Freezes(), IOWeight: err == nil && tree.IOWeight()}
 }
 
 // State reads the supervisor's record and looks whether its processes live.
@@ -221,6 +222,10 @@ func size(path string) int64 {
 // Stop powers the guest off, and kills it when it is not off within timeout.
 // Whatever a killed supervisor or nspawn left is cleared.
 func (e *Engine) Stop(ctx context.Context, name string, timeout time.Duration) error {
+	// A guest that is held cannot power off.
+	if err := e.Thaw(name); err != nil {
+		return err
+	}
 	record, _ := supervisor.ReadRecord(e.Layout, name)
 	if holder := supervisor.Holder(e.Layout, name); record == nil && holder.PID != 0 {
 		// The record is damaged, and the supervisor knows what it runs.
@@ -298,6 +303,24 @@ func (e *Engine) SetLimits(_ context.Context, name string, limits registry.Limit
 		return err
 	}
 	return group.SetLimits(limits)
+}
+
+// Freeze holds all processes of a running container.
+func (e *Engine) Freeze(ctx context.Context, name string) error {
+	group, err := e.group(name)
+	if err != nil {
+		return err
+	}
+	return group.Freeze(ctx)
+}
+
+// Thaw lets the processes of a container go on.
+func (e *Engine) Thaw(name string) error {
+	group, err := e.group(name)
+	if err != nil {
+		return err
+	}
+	return group.Thaw()
 }
 
 func (e *Engine) group(name string) (*cgroup.Group, error) {

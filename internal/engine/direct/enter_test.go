@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"devhost/internal/engine/enginetest"
 	"devhost/internal/engine/enter"
 	"devhost/internal/execx"
 )
@@ -29,7 +30,7 @@ import (
 func TestEnter(t *testing.T) {
 	g := newGuest(t, "inside")
 	t.Setenv("DEVHOST_TEST_SECRET", "of-the-host")
-	g.start()
+	g.Start()
 	for _, test := range []struct {
 		name string
 		run  func(t *testing.T, g *guest)
@@ -52,15 +53,14 @@ func TestEnter(t *testing.T) {
 		{"false multiplexer", testFalseMultiplexer},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			inner := *g
-			inner.t = t
-			test.run(t, &inner)
+			inner := g.in(t)
+			test.run(t, inner)
 		})
 	}
 }
 
 func testEnvironment(t *testing.T, g *guest) {
-	_, stdout, _ := g.execWith(enter.Options{Argv: []string{"env"}, Env: []string{"EXTRA=a=b", "LANG=de_DE.UTF-8"}})
+	_, stdout, _ := g.ExecWith(enter.Options{Argv: []string{"env"}, Env: []string{"EXTRA=a=b", "LANG=de_DE.UTF-8"}})
 	want := `EXTRA=a=b
 HOME=/root
 LANG=de_DE.UTF-8
@@ -72,7 +72,7 @@ USER=root
 	if diff := cmp.Diff(want, stdout); diff != "" {
 		t.Errorf("environment (-want +got):\n%s", diff)
 	}
-	if status, _, stderr := g.execWith(enter.Options{Argv: []string{"env"}, Env: []string{"nonsense"}}); status != 125 || !strings.Contains(stderr, "KEY=VALUE") {
+	if status, _, stderr := g.ExecWith(enter.Options{Argv: []string{"env"}, Env: []string{"nonsense"}}); status != 125 || !strings.Contains(stderr, "KEY=VALUE") {
 		t.Errorf("status %d, %s", status, stderr)
 	}
 }
@@ -89,7 +89,7 @@ func testDescriptors(t *testing.T, g *guest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := g.begin(g.context(), enter.Options{Argv: []string{"cat"}, Stdin: reader})
+	command := g.begin(g.Context(), enter.Options{Argv: []string{"cat"}, Stdin: reader})
 	if _, err := io.WriteString(writer, "here\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -122,10 +122,10 @@ func testDescriptors(t *testing.T, g *guest) {
 
 func testNamespaces(t *testing.T, g *guest) {
 	const list = `cd /proc/%s/ns; for n in *; do echo $n $(readlink $n); done`
-	if diff := cmp.Diff(g.inside(fmt.Sprintf(list, "1")), g.inside(fmt.Sprintf(list, "self"))); diff != "" {
+	if diff := cmp.Diff(g.Inside(fmt.Sprintf(list, "1")), g.Inside(fmt.Sprintf(list, "self"))); diff != "" {
 		t.Errorf("namespaces (-guest +command):\n%s", diff)
 	}
-	if own, err := os.Readlink("/proc/self/ns/user"); err != nil || own == g.inside("readlink /proc/self/ns/user") {
+	if own, err := os.Readlink("/proc/self/ns/user"); err != nil || own == g.Inside("readlink /proc/self/ns/user") {
 		t.Errorf("the command is in our own user namespace %s (%v)", own, err)
 	}
 	before, err := g.group().PIDs()
@@ -137,9 +137,9 @@ func testNamespaces(t *testing.T, g *guest) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		g.execWith(enter.Options{Argv: []string{"cat"}, Stdin: output})
+		g.ExecWith(enter.Options{Argv: []string{"cat"}, Stdin: output})
 	}()
-	eventually(t, "the command was in the container's cgroup", func() bool {
+	enginetest.Eventually(t, "the command was in the container's cgroup", func() bool {
 		now, err := g.group().PIDs()
 		return err == nil && len(now) == len(before)+2
 	})
@@ -148,7 +148,7 @@ func testNamespaces(t *testing.T, g *guest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prefix := ":/devhost-" + g.layout.Instance() + "/" + g.name
+	prefix := ":/devhost-" + g.Layout.Instance() + "/" + g.Name
 	for _, pid := range now {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 		if err != nil {
@@ -160,7 +160,7 @@ func testNamespaces(t *testing.T, g *guest) {
 			}
 		}
 	}
-	if inside := g.inside("cat /sys/fs/cgroup/devhost-exec/cgroup.procs 2>/dev/null || echo none"); slices.Contains(strings.Fields(inside), "0") {
+	if inside := g.Inside("cat /sys/fs/cgroup/devhost-exec/cgroup.procs 2>/dev/null || echo none"); slices.Contains(strings.Fields(inside), "0") {
 		t.Errorf("the guest sees processes of the host: %q", inside)
 	}
 	_ = input.Close()
@@ -196,13 +196,13 @@ func testRights(t *testing.T, g *guest) {
 		}
 	}()
 	const list = "grep -E '^(CapBnd|NoNewPrivs|SigBlk)' /proc/%[1]s/status; cat /proc/%[1]s/limits /proc/%[1]s/oom_score_adj; umask"
-	guests := g.inside(fmt.Sprintf(list, "1"))
+	guests := g.Inside(fmt.Sprintf(list, "1"))
 	// PID 1 blocks signals; a command does not.
 	guests = regexp.MustCompile(`SigBlk:.*`).ReplaceAllString(guests, "SigBlk:\t0000000000000000")
-	if diff := cmp.Diff(guests, g.inside(fmt.Sprintf(list, "self"))); diff != "" {
+	if diff := cmp.Diff(guests, g.Inside(fmt.Sprintf(list, "self"))); diff != "" {
 		t.Errorf("rights (-guest +command):\n%s", diff)
 	}
-	if effective := g.inside("grep CapEff /proc/self/status"); strings.HasSuffix(effective, "ffffffffff") {
+	if effective := g.Inside("grep CapEff /proc/self/status"); strings.HasSuffix(effective, "ffffffffff") {
 		t.Errorf("the command has all capabilities of the host: %s", effective)
 	}
 }
@@ -217,30 +217,30 @@ func testUsers(t *testing.T, g *guest) {
 	}
 	for _, test := range tests {
 		t.Run("user "+test.user, func(t *testing.T) {
-			_, stdout, stderr := g.execWith(enter.Options{User: test.user, Argv: []string{"sh", "-c", "echo $(id -u) $(id -g) $(id -G) $USER $PWD"}})
+			_, stdout, stderr := g.ExecWith(enter.Options{User: test.user, Argv: []string{"sh", "-c", "echo $(id -u) $(id -g) $(id -G) $USER $PWD"}})
 			if got := strings.TrimSpace(stdout); got != test.want {
 				t.Errorf("it is %q, want %q (%s)", got, test.want, stderr)
 			}
 		})
 	}
-	if status, _, stderr := g.execWith(enter.Options{User: "nobody-here", Argv: []string{"id"}}); status != 125 || !strings.Contains(stderr, "nobody-here") {
+	if status, _, stderr := g.ExecWith(enter.Options{User: "nobody-here", Argv: []string{"id"}}); status != 125 || !strings.Contains(stderr, "nobody-here") {
 		t.Errorf("an unknown user: status %d, %s", status, stderr)
 	}
-	_, stdout, _ := g.execWith(enter.Options{User: "dev", Argv: []string{"grep", "-E", "^Cap(Prm|Eff|Inh|Amb)", "/proc/self/status"}})
+	_, stdout, _ := g.ExecWith(enter.Options{User: "dev", Argv: []string{"grep", "-E", "^Cap(Prm|Eff|Inh|Amb)", "/proc/self/status"}})
 	if strings.Trim(stdout, "CapPrmEfInhAb:0\t\n") != "" {
 		t.Errorf("a user has capabilities:\n%s", stdout)
 	}
-	if _, stdout, _ := g.execWith(enter.Options{User: "dev", Dir: "/usr/bin", Argv: []string{"pwd"}}); stdout != "/usr/bin\n" {
+	if _, stdout, _ := g.ExecWith(enter.Options{User: "dev", Dir: "/usr/bin", Argv: []string{"pwd"}}); stdout != "/usr/bin\n" {
 		t.Errorf("the working folder is %q", stdout)
 	}
-	if status, _, stderr := g.execWith(enter.Options{Dir: "/no/such/folder", Argv: []string{"pwd"}}); status != 126 || !strings.Contains(stderr, "/no/such/folder") {
+	if status, _, stderr := g.ExecWith(enter.Options{Dir: "/no/such/folder", Argv: []string{"pwd"}}); status != 126 || !strings.Contains(stderr, "/no/such/folder") {
 		t.Errorf("a missing working folder: status %d, %s", status, stderr)
 	}
 }
 
 func testStatuses(t *testing.T, g *guest) {
-	g.writeInside("root/not-a-program", "no\n", 0o644)
-	g.writeInside("root/no-interpreter", "#!/no/such/program\n", 0o755)
+	g.WriteInside("root/not-a-program", "no\n", 0o644)
+	g.WriteInside("root/no-interpreter", "#!/no/such/program\n", 0o755)
 	tests := []struct {
 		name string
 		argv []string
@@ -259,7 +259,7 @@ func testStatuses(t *testing.T, g *guest) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			status, stdout, stderr := g.exec(test.argv...)
+			status, stdout, stderr := g.Exec(test.argv...)
 			if status != test.want || !strings.Contains(stderr, test.says) || (test.says == "") != (stderr == "") || stdout != "" {
 				t.Errorf("status %d, stdout %q, stderr %q", status, stdout, stderr)
 			}
@@ -270,19 +270,19 @@ func testStatuses(t *testing.T, g *guest) {
 func testStreams(t *testing.T, g *guest) {
 	t.Run("all of a lot", func(t *testing.T) {
 		const size = 3 << 20
-		_, stdout, _ := g.execWith(enter.Options{Argv: []string{"cat"}, Stdin: bytes.NewReader(make([]byte, size))})
+		_, stdout, _ := g.ExecWith(enter.Options{Argv: []string{"cat"}, Stdin: bytes.NewReader(make([]byte, size))})
 		if len(stdout) != size {
 			t.Errorf("%d of %d bytes came back", len(stdout), size)
 		}
 	})
 	t.Run("apart", func(t *testing.T) {
-		_, stdout, stderr := g.exec("sh", "-c", "echo out; echo err >&2")
+		_, stdout, stderr := g.Exec("sh", "-c", "echo out; echo err >&2")
 		if stdout != "out\n" || stderr != "err\n" {
 			t.Errorf("stdout %q, stderr %q", stdout, stderr)
 		}
 	})
 	t.Run("no input", func(t *testing.T) {
-		if status, stdout, _ := g.exec("cat"); status != 0 || stdout != "" {
+		if status, stdout, _ := g.Exec("cat"); status != 0 || stdout != "" {
 			t.Errorf("status %d, stdout %q", status, stdout)
 		}
 	})
@@ -293,30 +293,30 @@ func testStreams(t *testing.T, g *guest) {
 		}
 		defer reader.Close()
 		defer writer.Close()
-		if status, _, _ := g.execWith(enter.Options{Argv: []string{"true"}, Stdin: reader}); status != 0 {
+		if status, _, _ := g.ExecWith(enter.Options{Argv: []string{"true"}, Stdin: reader}); status != 0 {
 			t.Errorf("status %d", status)
 		}
 	})
 	t.Run("input that nobody reads", func(t *testing.T) {
-		status, _, stderr := g.execWith(enter.Options{Argv: []string{"true"}, Stdin: bytes.NewReader(make([]byte, 1<<20))})
+		status, _, stderr := g.ExecWith(enter.Options{Argv: []string{"true"}, Stdin: bytes.NewReader(make([]byte, 1<<20))})
 		if status != 0 || stderr != "" {
 			t.Errorf("status %d, %s", status, stderr)
 		}
 	})
 	t.Run("child in the background", func(t *testing.T) {
 		begin := time.Now()
-		_, stdout, _ := g.exec("sh", "-c", "sleep 3 & echo started")
+		_, stdout, _ := g.Exec("sh", "-c", "sleep 3 & echo started")
 		if stdout != "started\n" || time.Since(begin) > 2*time.Second {
 			t.Errorf("stdout %q after %s", stdout, time.Since(begin))
 		}
 	})
 	t.Run("output that cannot be written", func(t *testing.T) {
-		target, err := g.engine.Guest(g.name)
+		target, err := g.Engine.Guest(g.Name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		full := errors.New("full")
-		_, err = enter.Exec(g.context(), target, enter.Options{Runner: execx.New(), Argv: []string{"yes"}, Stdout: failing{full}})
+		_, err = enter.Exec(g.Context(), target, enter.Options{Runner: execx.New(), Argv: []string{"yes"}, Stdout: failing{full}})
 		if !errors.Is(err, full) {
 			t.Errorf("error %v", err)
 		}
@@ -330,7 +330,7 @@ func (f failing) Write([]byte) (int, error) { return 0, f.err }
 func testIgnoredSignals(t *testing.T, g *guest) {
 	signal.Ignore(syscall.SIGUSR2, syscall.SIGPIPE)
 	defer signal.Reset(syscall.SIGUSR2, syscall.SIGPIPE)
-	got := g.inside("grep -E '^Sig(Ign|Blk)' /proc/self/status")
+	got := g.Inside("grep -E '^Sig(Ign|Blk)' /proc/self/status")
 	if got != "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000" {
 		t.Errorf("the command starts with\n%s", got)
 	}
@@ -362,16 +362,16 @@ type running struct {
 }
 
 func (g *guest) begin(ctx context.Context, options enter.Options) *running {
-	g.t.Helper()
-	target, err := g.engine.Guest(g.name)
+	g.T.Helper()
+	target, err := g.Engine.Guest(g.Name)
 	if err != nil {
-		g.t.Fatal(err)
+		g.T.Fatal(err)
 	}
-	r := &running{t: g.t, output: &shout{}, ended: make(chan int, 1)}
+	r := &running{t: g.T, output: &shout{}, ended: make(chan int, 1)}
 	options.Runner, options.Stdout, options.Stderr = execx.New(), r.output, r.output
 	ctx, cancel := context.WithCancel(ctx)
 	finished := make(chan struct{})
-	g.t.Cleanup(func() {
+	g.T.Cleanup(func() {
 		cancel()
 		<-finished
 	})
@@ -379,7 +379,7 @@ func (g *guest) begin(ctx context.Context, options enter.Options) *running {
 		defer close(finished)
 		status, err := enter.Exec(ctx, target, options)
 		if err != nil {
-			g.t.Errorf("exec: %v", err)
+			g.T.Errorf("exec: %v", err)
 		}
 		r.ended <- status
 	}()
@@ -388,7 +388,7 @@ func (g *guest) begin(ctx context.Context, options enter.Options) *running {
 
 func (r *running) wantOutput(text string) {
 	r.t.Helper()
-	eventually(r.t, fmt.Sprintf("the output had %q", text), func() bool { return strings.Contains(r.output.String(), text) })
+	enginetest.Eventually(r.t, fmt.Sprintf("the output had %q", text), func() bool { return strings.Contains(r.output.String(), text) })
 }
 
 func (r *running) wantStatus(want int) {
@@ -406,10 +406,9 @@ func (r *running) wantStatus(want int) {
 func testForwardedSignals(t *testing.T, g *guest) {
 	for _, sent := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2} {
 		t.Run(sent.String(), func(t *testing.T) {
-			inner := *g
-			inner.t = t
+			inner := g.in(t)
 			script := fmt.Sprintf("trap 'echo caught; exit 5' %d; echo ready; while :; do sleep 0.01; done", int(sent))
-			command := inner.begin(g.context(), enter.Options{Argv: []string{"bash", "-c", script}})
+			command := inner.begin(g.Context(), enter.Options{Argv: []string{"bash", "-c", script}})
 			command.wantOutput("ready")
 			if err := syscall.Kill(os.Getpid(), sent); err != nil {
 				t.Fatal(err)
@@ -421,7 +420,7 @@ func testForwardedSignals(t *testing.T, g *guest) {
 }
 
 func testCancelled(t *testing.T, g *guest) {
-	ctx, cancel := context.WithCancel(g.context())
+	ctx, cancel := context.WithCancel(g.Context())
 	command := g.begin(ctx, enter.Options{Argv: []string{"bash", "-c", "trap 'exit 6' TERM; echo ready; while :; do sleep 0.01; done"}})
 	command.wantOutput("ready")
 	cancel()
@@ -431,15 +430,15 @@ func testCancelled(t *testing.T, g *guest) {
 // testKilledWhileStopped is what happens to every command when its guest powers
 // off: systemd stops all processes before it kills them.
 func testKilledWhileStopped(t *testing.T, g *guest) {
-	command := g.begin(g.context(), enter.Options{Argv: []string{"bash", "-c", "echo pid $$; kill -STOP $$; echo continued"}})
+	command := g.begin(g.Context(), enter.Options{Argv: []string{"bash", "-c", "echo pid $$; kill -STOP $$; echo continued"}})
 	command.wantOutput("\n")
 	pid := strings.Fields(command.output.String())[1]
 	state := func() string {
-		_, stdout, _ := g.execWith(enter.Options{Argv: []string{"ps", "-o", "stat=", "-p", pid}})
+		_, stdout, _ := g.ExecWith(enter.Options{Argv: []string{"ps", "-o", "stat=", "-p", pid}})
 		return stdout
 	}
-	eventually(t, "the command was stopped", func() bool { return strings.HasPrefix(state(), "T") })
-	if status, _, stderr := g.execWith(enter.Options{Argv: []string{"kill", "-KILL", pid}}); status != 0 {
+	enginetest.Eventually(t, "the command was stopped", func() bool { return strings.HasPrefix(state(), "T") })
+	if status, _, stderr := g.ExecWith(enter.Options{Argv: []string{"kill", "-KILL", pid}}); status != 0 {
 		t.Fatalf("kill: %s", stderr)
 	}
 	command.wantStatus(137)
@@ -448,10 +447,9 @@ func testKilledWhileStopped(t *testing.T, g *guest) {
 func testTerminal(t *testing.T, g *guest) {
 	for _, user := range []string{"root", "dev"} {
 		t.Run(user, func(t *testing.T) {
-			inner := *g
-			inner.t = t
+			inner := g.in(t)
 			script := "tty; stat -c '%U %a' $(tty); stty size; echo $TERM; echo new >$(tty); ps -o tpgid= -p $$ | xargs test $$ -eq && echo foreground"
-			command := inner.begin(g.context(), enter.Options{TTY: true, Term: "linux", User: user, Argv: []string{"sh", "-c", script}})
+			command := inner.begin(g.Context(), enter.Options{TTY: true, Term: "linux", User: user, Argv: []string{"sh", "-c", script}})
 			command.wantStatus(0)
 			want := regexp.MustCompile(`^/dev/pts/\d+\r\n` + user + ` 620\r\n24 80\r\nlinux\r\nnew\r\nforeground\r\n$`)
 			if !want.MatchString(command.output.String()) {
@@ -460,10 +458,9 @@ func testTerminal(t *testing.T, g *guest) {
 		})
 	}
 	t.Run("keys", func(t *testing.T) {
-		inner := *g
-		inner.t = t
+		inner := g.in(t)
 		keys, typed := io.Pipe()
-		command := inner.begin(g.context(), enter.Options{TTY: true, Stdin: keys, Argv: []string{"bash", "-c", "trap 'echo interrupted' INT; echo ready; read -r line; echo read $line; cat; echo end"}})
+		command := inner.begin(g.Context(), enter.Options{TTY: true, Stdin: keys, Argv: []string{"bash", "-c", "trap 'echo interrupted' INT; echo ready; read -r line; echo read $line; cat; echo end"}})
 		command.wantOutput("ready")
 		type_ := func(text string) {
 			if _, err := io.WriteString(typed, text); err != nil {
@@ -520,7 +517,7 @@ func testPersonsTerminal(t *testing.T, g *guest) {
 	}
 	setSize(41, 123)
 	before := settings()
-	command := g.begin(g.context(), enter.Options{
+	command := g.begin(g.Context(), enter.Options{
 		TTY: true, Terminal: slave, Stdin: slave,
 		Argv: []string{"bash", "-c", "trap 'stty size' WINCH; stty size; echo ready; until read -r -t 0.05 line; do :; done; exit 3"},
 	})
@@ -543,27 +540,27 @@ func testPersonsTerminal(t *testing.T, g *guest) {
 }
 
 func testLoginShell(t *testing.T, g *guest) {
-	command := g.begin(g.context(), enter.Options{TTY: true, User: "dev", Stdin: strings.NewReader("echo $0 $(id -un); exit 9\r")})
+	command := g.begin(g.Context(), enter.Options{TTY: true, User: "dev", Stdin: strings.NewReader("echo $0 $(id -un); exit 9\r")})
 	command.wantStatus(9)
 	command.wantOutput("-bash dev\r\n")
 }
 
 // A pid that was given to another process is not entered.
 func testAnotherProcess(t *testing.T, g *guest) {
-	target, err := g.engine.Guest(g.name)
+	target, err := g.Engine.Guest(g.Name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	target.Leader.Start++
-	if _, err := enter.Exec(g.context(), target, enter.Options{Runner: execx.New(), Argv: []string{"true"}}); !errors.As(err, new(*enter.NotRunning)) {
+	if _, err := enter.Exec(g.Context(), target, enter.Options{Runner: execx.New(), Argv: []string{"true"}}); !errors.As(err, new(*enter.NotRunning)) {
 		t.Errorf("error %v", err)
 	}
 }
 
 // Last: the guest has no terminals after that.
 func testFalseMultiplexer(t *testing.T, g *guest) {
-	g.inside("mount --bind /dev/null /dev/pts/ptmx")
-	status, _, stderr := g.execWith(enter.Options{TTY: true, Argv: []string{"true"}})
+	g.Inside("mount --bind /dev/null /dev/pts/ptmx")
+	status, _, stderr := g.ExecWith(enter.Options{TTY: true, Argv: []string{"true"}})
 	if status != 125 || !strings.Contains(stderr, "not that of a devpts") {
 		t.Errorf("status %d, %s", status, stderr)
 	}

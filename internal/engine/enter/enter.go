@@ -254,6 +254,10 @@ func (v *visit) run(ctx context.Context) (int, error) {
 		_ = nsenter.Signal(syscall.SIGKILL)
 	}
 	err = v.forward(ctx, command, signals, ended)
+	// A guest that powers off waits for every process, and looks again whether
+	// they are gone when a child of it ends. The command was none: its parent
+	// is out here.
+	_ = v.guest.Leader.Signal(syscall.SIGCHLD)
 	v.streams.drain()
 	restore()
 	if refused == nil {

@@ -147,7 +147,8 @@ func onlyChild(parent int) (process.ID, error) {
 }
 
 // copyLimits gives a process the resource limits and the standing with the
-// out-of-memory killer that another one has.
+// out-of-memory killer that another one has. Without CAP_SYS_RESOURCE limits
+// cannot be raised: the session then has what its caller has.
 func copyLimits(from, to int) error {
 	const limits = unix.RLIMIT_RTTIME + 1
 	for resource := range limits {
@@ -155,7 +156,17 @@ func copyLimits(from, to int) error {
 		if err := prlimit(from, resource, nil, &limit); err != nil {
 			return err
 		}
-		if err := prlimit(to, resource, &limit, nil); err != nil {
+		err := prlimit(to, resource, &limit, nil)
+		if errors.Is(err, unix.EPERM) {
+			var own unix.Rlimit
+			if err := prlimit(to, resource, nil, &own); err != nil {
+				return err
+			}
+			limit.Max = min(limit.Max, own.Max)
+			limit.Cur = min(limit.Cur, limit.Max)
+			err = prlimit(to, resource, &limit, nil)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -135,7 +135,8 @@ func ownSession(tty bool) error {
 		}
 	}
 	// The host's keys stay outside. Some kernels and filters have no keyrings.
-	_, _ = unix.KeyctlJoinSessionKeyring("")
+	// No name: an empty one is refused, which KeyctlJoinSessionKeyring has instead.
+	_, _ = unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
 	const usual = 0o022
 	unix.Umask(usual)
 	return nil

@@ -31,6 +31,10 @@ func clearBelow(runtime string, left Leftovers) error {
 	var problems []error
 	for _, kind := range []string{"propagate", "unix-export"} {
 		folder := filepath.Join(runtime, "nspawn", kind, left.Machine)
+		// Who may not unmount may still find that nothing is left.
+		if _, err := os.Lstat(folder); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		// Newer versions mount a tmpfs on it. EINVAL: nothing is mounted.
 		err := unix.Unmount(folder, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {

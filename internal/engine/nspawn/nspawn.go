@@ -9,9 +9,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"devhost/internal/registry"
 )
@@ -38,12 +41,20 @@ type Config struct {
 	Root, Guest string
 	// Store is the folder of store paths, bound at the same path.
 	Store string
+	// NixSocket is the folder of the Nix daemon's socket, bound at the same
+	// path; "" for none.
+	NixSocket string
 	// System is the store path whose init is the guest's PID 1.
 	System string
 	// HostUsr binds the host's /usr.
 	HostUsr bool
 	// HostInterface is the host's end of the virtual cable.
 	HostInterface string
+	// Nesting opens what container engines inside use, see nesting.
+	Nesting bool
+	// Unit says that nspawn is the main process of a unit of systemd, to which
+	// it reports, and that machined shall know the container.
+	Unit bool
 }
 
 // Arguments are those after the program's name.
@@ -53,10 +64,12 @@ func Arguments(config Config) []string {
 		// No settings of others: nspawn would read /etc/systemd/nspawn/MACHINE.nspawn
 		// and /run/systemd/nspawn/MACHINE.nspawn, which can bind any folder.
 		"--settings=no",
-		// No machined, no unit: this works where PID 1 is no systemd, and
-		// nspawn stays in the cgroup that it was started in.
-		"--register=no", "--keep-unit",
-		"--notify-ready=yes",
+		// machined is there where systemd is PID 1 only. In any case nspawn
+		// stays in the cgroup that it was started in.
+		"--register=" + yesNo(config.Unit), "--keep-unit",
+		// Up is a guest whose PID 1 runs: one slow unit of it must not make its
+		// start fail.
+		"--notify-ready=no",
 		"--machine=" + config.Machine,
 		"--hostname=" + config.Hostname,
 		"--directory=" + config.Root,
@@ -64,8 +77,14 @@ func Arguments(config Config) []string {
 		"--bind-ro=" + bind(config.Store, config.Store),
 		"--bind-ro=" + bind(config.Guest, "/run/devhost"),
 	}
+	if config.NixSocket != "" {
+		arguments = append(arguments, "--bind-ro="+bind(config.NixSocket, config.NixSocket))
+	}
 	if config.HostUsr {
 		arguments = append(arguments, "--bind-ro="+bind("/usr", "/usr"))
+	}
+	if config.Nesting {
+		arguments = append(arguments, nesting...)
 	}
 	return append(arguments,
 		"--network-veth-extra="+config.HostInterface+":host0",
@@ -75,6 +94,18 @@ func Arguments(config Config) []string {
 		// nothing.
 		"--console=read-only",
 		"--", filepath.Join(config.System, "init"))
+}
+
+// nesting is what OCI runtimes need beyond a plain container: they give each of
+// theirs a session keyring, and nspawn's filter of system calls refuses that.
+// The variable tells the guest, which finds it in the environment of its PID 1.
+var nesting = []string{"--system-call-filter=keyctl", "--setenv=DEVHOST_NESTING=1"}
+
+func yesNo(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "no"
 }
 
 // bind is a bind mount whose files belong to the guest's root. nspawn splits
@@ -135,7 +166,7 @@ const hostUsrVersion = 1
 // devhost-system.json, which only channels/offline writes, says so.
 func HostUsr(system string) (bool, error) {
 	path := filepath.Join(system, "devhost-system.json")
-	data, err := os.ReadFile(path)
+	data, err := readInStore(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -153,6 +184,27 @@ func HostUsr(system string) (bool, error) {
 		return false, fmt.Errorf("%s has version %d, this devhost reads version %d; use the devhost that belongs to the channel", path, wishes.Version, hostUsrVersion)
 	}
 	return wishes.HostUsr, nil
+}
+
+// readInStore reads a small file of a store object. What a guest has built lies
+// there too, so links out of the store are not followed, nor is a device or pipe
+// waited for.
+func readInStore(path string) ([]byte, error) {
+	const most = 64 << 10
+	store, err := os.OpenRoot(filepath.Dir(filepath.Dir(path)))
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	file, err := store.OpenFile(filepath.Join(filepath.Base(filepath.Dir(path)), filepath.Base(path)), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, errors.Join(fmt.Errorf("%s is no file", path), err)
+	}
+	return io.ReadAll(io.LimitReader(file, most))
 }
 
 // PrepareRoot makes what nspawn wants to see in a root folder before it starts
@@ -188,15 +240,15 @@ func PrepareRoot(root string, hostUsr bool) error {
 	return nil
 }
 
-// makeStoreFolder makes the place for the store: nspawn would leave /nix to an
-// unmapped user. os.Root keeps a link of the guest from leading elsewhere.
+// makeStoreFolder makes the places for the store and the socket of its daemon,
+// and for the guest's own profiles: nspawn would leave /nix to an unmapped user. os.Root keeps a link of the guest from leading elsewhere.
 func makeStoreFolder(root string) error {
 	inside, err := os.OpenRoot(root)
 	if err != nil {
 		return err
 	}
 	defer inside.Close()
-	for _, folder := range []string{"nix", "nix/store"} {
+	for _, folder := range []string{"nix", "nix/store", "nix/var", "nix/var/nix", "nix/var/nix/daemon-socket", "nix/var/nix/profiles"} {
 		// Whatever the guest made of it: nspawn says what does not work.
 		if err := inside.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
 			return err

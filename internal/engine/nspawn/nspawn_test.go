@@ -20,7 +20,11 @@ func TestArguments(t *testing.T) {
 		Store: "/nix/store", System: "/nix/store/abc-nixos-system", HostInterface: "vd-0123456789",
 	}
 	hostUsr := plain
-	hostUsr.HostUsr = true
+	hostUsr.HostUsr, hostUsr.NixSocket = true, "/nix/var/nix/daemon-socket"
+	nested := plain
+	nested.Nesting = true
+	unit := plain
+	unit.Unit = true
 	colons := plain
 	colons.Guest = `/srv/a:b\c/guest`
 	tests := []struct {
@@ -32,7 +36,27 @@ func TestArguments(t *testing.T) {
 --settings=no
 --register=no
 --keep-unit
---notify-ready=yes
+--notify-ready=no
+--machine=demo
+--hostname=demo
+--directory=/var/lib/devhost/containers/demo/root
+--private-users=pick
+--private-users-ownership=auto
+--bind-ro=/nix/store:/nix/store:norbind,rootidmap
+--bind-ro=/var/lib/devhost/containers/demo/guest:/run/devhost:norbind,rootidmap
+--network-veth-extra=vd-0123456789:host0
+--resolv-conf=off
+--timezone=off
+--link-journal=no
+--kill-signal=SIGRTMIN+4
+--console=read-only
+--
+/nix/store/abc-nixos-system/init`},
+		{"as a unit of systemd", unit, `--quiet
+--settings=no
+--register=yes
+--keep-unit
+--notify-ready=no
 --machine=demo
 --hostname=demo
 --directory=/var/lib/devhost/containers/demo/root
@@ -52,7 +76,7 @@ func TestArguments(t *testing.T) {
 --settings=no
 --register=no
 --keep-unit
---notify-ready=yes
+--notify-ready=no
 --machine=demo
 --hostname=demo
 --directory=/var/lib/devhost/containers/demo/root
@@ -60,7 +84,30 @@ func TestArguments(t *testing.T) {
 --private-users-ownership=auto
 --bind-ro=/nix/store:/nix/store:norbind,rootidmap
 --bind-ro=/var/lib/devhost/containers/demo/guest:/run/devhost:norbind,rootidmap
+--bind-ro=/nix/var/nix/daemon-socket:/nix/var/nix/daemon-socket:norbind,rootidmap
 --bind-ro=/usr:/usr:norbind,rootidmap
+--network-veth-extra=vd-0123456789:host0
+--resolv-conf=off
+--timezone=off
+--link-journal=no
+--kill-signal=SIGRTMIN+4
+--console=read-only
+--
+/nix/store/abc-nixos-system/init`},
+		{"with nesting", nested, `--quiet
+--settings=no
+--register=no
+--keep-unit
+--notify-ready=no
+--machine=demo
+--hostname=demo
+--directory=/var/lib/devhost/containers/demo/root
+--private-users=pick
+--private-users-ownership=auto
+--bind-ro=/nix/store:/nix/store:norbind,rootidmap
+--bind-ro=/var/lib/devhost/containers/demo/guest:/run/devhost:norbind,rootidmap
+--system-call-filter=keyctl
+--setenv=DEVHOST_NESTING=1
 --network-veth-extra=vd-0123456789:host0
 --resolv-conf=off
 --timezone=off
@@ -73,7 +120,7 @@ func TestArguments(t *testing.T) {
 --settings=no
 --register=no
 --keep-unit
---notify-ready=yes
+--notify-ready=no
 --machine=demo
 --hostname=demo
 --directory=/var/lib/devhost/containers/demo/root

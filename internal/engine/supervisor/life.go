@@ -68,7 +68,10 @@ func (s *supervisor) start(ctx context.Context) (*life, error) {
 		return nil, err
 	}
 	s.notify.reset()
-	s.log.note("starting %s", container.System)
+	if prepared.Fallback != nil {
+		s.log.note("%v; the host's own takes its place", prepared.Fallback)
+	}
+	s.log.note("starting %s", prepared.System)
 	nspawnProcess, err := prepared.Group.Top().Start(s.Runner, execx.Command{
 		Name: prepared.Argv[0], Args: prepared.Argv[1:], Env: prepared.Environment,
 		Dir: "/", Stdout: consoleEnd, Stderr: wordsEnd,
@@ -93,7 +96,7 @@ func (s *supervisor) start(ctx context.Context) (*life, error) {
 		s.Logger.Debug("nspawn ended at once", "error", err)
 	}
 	s.record.Status, s.record.Nspawn, s.record.Leader = engine.Starting, id, process.ID{}
-	s.record.System, s.record.StartedAt, s.record.Detail = container.System, time.Now().UTC(), ""
+	s.record.System, s.record.StartedAt, s.record.Detail = prepared.System, time.Now().UTC(), ""
 	attaching, cancel := context.WithCancel(ctx)
 	attached := make(chan error, 1)
 	current.attached, current.detach = attached, cancel
@@ -170,9 +173,6 @@ const (
 	// killPatience is how long nspawn may take to notice that the guest was
 	// killed, before everything in the cgroup is.
 	killPatience = 3 * time.Second
-	// powerOffAgain is how long it takes until a guest that is not up yet is
-	// told once more to power off: its first process may not be systemd yet.
-	powerOffAgain = 500 * time.Millisecond
 	// killAgain is how long it takes until that is done once more.
 	killAgain = 100 * time.Millisecond
 )
@@ -181,7 +181,7 @@ const (
 func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, err error) {
 	defer current.detach()
 	var deadline <-chan time.Time
-	ready, connected := s.record.Status == engine.Running, current.attached == nil
+	connected := current.attached == nil
 	var again <-chan time.Time
 	attached := current.attached
 	var failure error
@@ -202,7 +202,7 @@ func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, e
 		s.stopping++
 		if s.stopping == 1 && s.record.Status == engine.Running && s.record.Leader.Signal(nspawn.PowerOffSignal) == nil {
 			deadline = time.After(s.StopTimeout)
-			again = time.After(powerOffAgain)
+			again = time.After(s.record.powerOffAgain())
 			s.setStatus(engine.Stopping)
 			return
 		}
@@ -215,7 +215,6 @@ func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, e
 			if news.leader != 0 && s.record.Leader.PID == 0 {
 				s.setLeader(news.leader)
 			}
-			ready = ready || news.ready
 		case err := <-attached:
 			attached = nil
 			if err != nil && failure == nil && s.stopping == 0 {
@@ -232,9 +231,8 @@ func (s *supervisor) watch(ctx context.Context, current *life) (rebooted bool, e
 		case <-s.signals:
 			stop()
 		case <-again:
-			if !ready && kills == 0 {
-				_ = s.record.Leader.Signal(nspawn.PowerOffSignal)
-				again = time.After(powerOffAgain)
+			if kills == 0 {
+				again = time.After(s.record.PowerOff())
 			}
 		case <-deadline:
 			if kills == 0 {

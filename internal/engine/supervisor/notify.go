@@ -15,8 +15,6 @@ import (
 type news struct {
 	// leader is the host pid of the guest's PID 1, 0 until it is known.
 	leader int
-	// ready says that the guest is up.
-	ready bool
 }
 
 // notifyReader reads the socket at which nspawn reports. It never waits for
@@ -68,13 +66,11 @@ func (n *notifyReader) take(message string) {
 	before := n.latest
 	for line := range strings.Lines(message) {
 		key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
-		switch key {
-		case "X_NSPAWN_LEADER_PID":
-			if pid, err := strconv.Atoi(value); err == nil && pid > 1 {
-				n.latest.leader = pid
-			}
-		case "READY":
-			n.latest.ready = n.latest.ready || value == "1"
+		if key != "X_NSPAWN_LEADER_PID" {
+			continue
+		}
+		if pid, err := strconv.Atoi(value); err == nil && pid > 1 {
+			n.latest.leader = pid
 		}
 	}
 	isNews := n.latest != before

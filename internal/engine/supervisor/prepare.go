@@ -1,12 +1,14 @@
 package supervisor
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"devhost/internal/engine/cgroup"
 	"devhost/internal/engine/nspawn"
+	"devhost/internal/nix"
 	"devhost/internal/registry"
 )
 
@@ -16,10 +18,15 @@ type Prepared struct {
 	Argv, Environment []string
 	// Group is the container's cgroup, with its limits.
 	Group *cgroup.Group
+	// System is the store path of what is started.
+	System string
+	// Fallback says why that is not what fc-manage installed inside, nil where
+	// it is, or where there is none.
+	Fallback error
 }
 
 // Prepare makes the container's cgroup and root folder and says how nspawn is
-// started. A caller that becomes nspawn itself (exec) starts from here.
+// started by a supervisor.
 //
 // notifySocket is where nspawn reports; program is nspawn's, "" for the one on
 // PATH.
@@ -35,36 +42,60 @@ func Prepare(layout registry.Layout, container *registry.Container, notifySocket
 	if err := group.SetLimits(container.Limits); err != nil {
 		return nil, err
 	}
-	hostUsr, err := nspawn.HostUsr(container.System)
+	config, fallback, err := configure(layout, container)
 	if err != nil {
 		return nil, err
 	}
+	return &Prepared{
+		Argv:        append([]string{cmp.Or(program, nspawn.Program)}, nspawn.Arguments(config)...),
+		Environment: nspawn.Environment(notifySocket, tree.Unified()),
+		Group:       group,
+		System:      config.System,
+		Fallback:    fallback,
+	}, nil
+}
+
+// configure makes the container's root folder ready and says what nspawn is told;
+// fallback is Prepared's.
+func configure(layout registry.Layout, container *registry.Container) (config nspawn.Config, fallback, err error) {
+	system, fallback := nspawn.System(layout, container)
+	hostUsr, err := nspawn.HostUsr(system)
+	if err != nil {
+		return config, fallback, err
+	}
 	// nspawn would say only that the guest's program is missing.
-	if _, err := os.Lstat(filepath.Join(container.System, "init")); err != nil {
-		return nil, fmt.Errorf("the container's system has no init: %w; build it again with: devhost ensure %s", err, container.Name)
+	if _, err := os.Lstat(filepath.Join(system, "init")); err != nil {
+		return config, fallback, fmt.Errorf("the container's system has no init: %w; build it again with: devhost ensure %s", err, container.Name)
 	}
 	if err := nspawn.PrepareRoot(layout.Root(container.Name), hostUsr); err != nil {
-		return nil, err
+		return config, fallback, err
 	}
-	if program == "" {
-		program = nspawn.Program
+	// Who can build by the host's daemon can fetch with the host's network: only
+	// containers that build their own system get there.
+	socket := ""
+	if container.Dialect != "" {
+		socket = nixSocket
+		// A daemon may start, and make its socket, while the guest runs.
+		if err := os.MkdirAll(socket, 0o755); err != nil {
+			return config, fallback, err
+		}
 	}
-	arguments := nspawn.Arguments(nspawn.Config{
+	return nspawn.Config{
 		Machine:       nspawn.MachineName(layout, container.Name),
 		Hostname:      container.Name,
 		Root:          layout.Root(container.Name),
 		Guest:         layout.Guest(container.Name),
 		Store:         storeFolder,
-		System:        container.System,
+		NixSocket:     socket,
+		System:        system,
 		HostUsr:       hostUsr,
 		HostInterface: container.Address.HostInterface,
-	})
-	return &Prepared{
-		Argv:        append([]string{program}, arguments...),
-		Environment: nspawn.Environment(notifySocket, tree.Unified()),
-		Group:       group,
-	}, nil
+		Nesting:       container.Nesting,
+	}, fallback, nil
 }
 
 // storeFolder is where store paths lie, outside and inside.
 const storeFolder = "/nix/store"
+
+// nixSocket is the folder of the Nix daemon's socket.
+var nixSocket = filepath.Dir(nix.DefaultSocket)

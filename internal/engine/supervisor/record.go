@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"devhost/internal/engine"
+	"devhost/internal/engine/nspawn"
 	"devhost/internal/process"
 	"devhost/internal/registry"
 )
@@ -38,8 +39,32 @@ type Record struct {
 	System string `json:"system,omitempty"`
 	// StartedAt is when nspawn was started last.
 	StartedAt time.Time `json:"startedAt"`
+	// QuickReboots is how often in a row the guest rebooted right after its
+	// start, where a unit of systemd runs it.
+	QuickReboots int `json:"quickReboots,omitempty"`
 	// Detail says why, when Status is engine.Failed.
 	Detail string `json:"detail,omitempty"`
+}
+
+// PowerOff tells the guest to power off, and returns when it should be told once
+// more: its first process does not heed it before it is systemd, and systemd does
+// not mind hearing it again.
+func (r *Record) PowerOff() time.Duration {
+	again := r.powerOffAgain()
+	_ = r.Leader.Signal(nspawn.PowerOffSignal)
+	return again
+}
+
+func (r *Record) powerOffAgain() time.Duration {
+	const soon, later = 100 * time.Millisecond, 2 * time.Second
+	// At first it is nspawn itself, which holds signals back and then drops them.
+	own, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", r.Nspawn.PID))
+	theirs, theirErr := os.Readlink(fmt.Sprintf("/proc/%d/exe", r.Leader.PID))
+	if err == nil && theirErr == nil && own != theirs && r.Leader.Listens(nspawn.PowerOffSignal) {
+		// It may still be a shell, which holds them back for a moment.
+		return later
+	}
+	return soon
 }
 
 // UnusableRecord says that a runtime record cannot be read.
@@ -178,6 +203,19 @@ func Holder(layout registry.Layout, name string) process.ID {
 // lock takes the lock that a living supervisor holds; a kill frees it. The
 // returned function removes and frees it. The error is *Busy.
 func lock(layout registry.Layout, name string) (func(), error) {
+	file, err := lockFile(layout, name)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = releaseLock(layout, name, file) }, nil
+}
+
+func releaseLock(layout registry.Layout, name string, file *os.File) error {
+	return errors.Join(os.Remove(lockPath(layout, name)), file.Close())
+}
+
+// lockFile is lock's file, which is locked as long as somebody has it open.
+func lockFile(layout registry.Layout, name string) (*os.File, error) {
 	path := lockPath(layout, name)
 	for {
 		if err := makeRuntime(layout); err != nil {
@@ -203,10 +241,7 @@ func lock(layout registry.Layout, name string) (func(), error) {
 		mine, mineErr := file.Stat()
 		there, thereErr := os.Stat(path)
 		if mineErr == nil && thereErr == nil && os.SameFile(mine, there) {
-			return func() {
-				_ = os.Remove(path)
-				_ = file.Close()
-			}, nil
+			return file, nil
 		}
 		_ = file.Close()
 	}

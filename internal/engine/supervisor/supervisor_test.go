@@ -640,8 +640,7 @@ func TestNotifyMessages(t *testing.T) {
 	}{
 		{"status only", []string{"STATUS=Container running."}, news{}},
 		{"leader", []string{"STATUS=Container running.\nX_NSPAWN_LEADER_PID=4711\n"}, news{leader: 4711}},
-		{"ready", []string{"X_NSPAWN_LEADER_PID=4711", "READY=1\n"}, news{leader: 4711, ready: true}},
-		{"not ready", []string{"READY=0"}, news{}},
+		{"ready", []string{"X_NSPAWN_LEADER_PID=4711", "READY=1\n"}, news{leader: 4711}},
 		{"nonsense", []string{"X_NSPAWN_LEADER_PID=-1", "X_NSPAWN_LEADER_PID=1", "X_NSPAWN_LEADER_PID=x", "READY", "=", "\x00\xff"}, news{}},
 	}
 	for _, test := range tests {
