@@ -74,7 +74,7 @@ func Parse(text string) (Reference, error) {
 		return Reference{}, err
 	}
 	if reason != "" {
-		return Reference{}, &BadReference{Text: hideSecret(text), Reason: reason}
+		return Reference{}, &BadReference{Text: HideSecret(text), Reason: reason}
 	}
 	return reference, nil
 }
@@ -356,8 +356,9 @@ func splitQuery(text string) (location string, parameters map[string]string, rea
 // secretInURL matches user:password@ and the values of secret parameters.
 var secretInURL = regexp.MustCompile(`(?i)(://)[^/@]*@|((?:token|password|secret|key|auth)=)[^&#]*`)
 
-// hideSecret makes a refused text fit to be shown.
-func hideSecret(text string) string {
+// HideSecret makes a text that may hold an address with a password or a token
+// fit to be shown.
+func HideSecret(text string) string {
 	return secretInURL.ReplaceAllString(text, "${1}${2}***")
 }
 

@@ -31,22 +31,42 @@ const hostUsrMarker = "host-usr"
 // provisionModule is the module's path within the provision, "" for none.
 // Everything else comes by the search path.
 func Expression(shape Shape, provisionModule string) string {
-	guest, more := "<"+searchGuest+">", ""
+	var modules []string
+	if provisionModule != "" {
+		modules = append(modules, "<"+searchProvision+"/"+provisionModule+">")
+	}
+	return expression(shape, modules)
+}
+
+// GuestExpression is the same, for a system that a guest builds for itself:
+// files are the absolute paths of the modules beside the guest module.
+func GuestExpression(shape Shape, files []string) string {
+	modules := make([]string, 0, len(files))
+	for _, file := range files {
+		modules = append(modules, "(/. + "+nixString(file)+")")
+	}
+	return expression(shape, modules)
+}
+
+// nixString writes a text as a string of the Nix language.
+func nixString(text string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "${", `\${`, "\n", `\n`, "\r", `\r`).Replace(text) + `"`
+}
+
+func expression(shape Shape, more []string) string {
+	guest, settings := "<"+searchGuest+">", ""
 	if shape == ShapeFlyingCircus {
 		guest = "<" + searchGuest + "/flyingcircus.nix>"
 		// The platform reads this from a file of the machine, with priority
 		// 900, and needs a name in it; the container's own comes with its
 		// start. The provision can still say something else.
-		more = `
+		settings = `
     flyingcircus.enc = lib.mkOverride 890 { name = "container"; };`
 	}
-	modules := guest
-	if provisionModule != "" {
-		modules += " <" + searchProvision + "/" + provisionModule + ">"
-	}
+	modules := strings.Join(append([]string{guest}, more...), " ")
 	return `(import <nixpkgs/nixos> {
   configuration = { lib, ... }: {
-    imports = [ ` + modules + ` ];` + more + `
+    imports = [ ` + modules + ` ];` + settings + `
   };
 }).system`
 }
@@ -130,7 +150,7 @@ func BuildSystem(ctx context.Context, client *nix.Client, request SystemRequest)
 	if err != nil {
 		return System{}, &Error{Reference: request.Pin.Reference, Reason: err.Error(), Next: "name another channel", Err: err}
 	}
-	hostUsr := needsHostUsr(source, shape)
+	hostUsr := NeedsHostUsr(source, shape)
 	request.Reporter.Phase(progress.Evaluate)
 	evaluation, err := client.Evaluate(ctx, nix.EvalRequest{
 		Expression:  Expression(shape, request.ProvisionModule),
@@ -162,7 +182,9 @@ func BuildSystem(ctx context.Context, client *nix.Client, request SystemRequest)
 	return System{Path: path, HostUsr: hostUsr}, nil
 }
 
-func needsHostUsr(source string, shape Shape) bool {
+// NeedsHostUsr says that builders and systems of a channel's source use the
+// host's own /usr.
+func NeedsHostUsr(source string, shape Shape) bool {
 	marker := filepath.Join(source, hostUsrMarker)
 	if shape == ShapeFlyingCircus {
 		marker = filepath.Join(source, "nixpkgs", hostUsrMarker)

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -62,6 +63,19 @@ func program(name string) string {
 	return name
 }
 
+// StoreFolder is the folder of this host's Nix programs where that lies in the
+// store, and "" elsewhere.
+func StoreFolder() string {
+	path, err := exec.LookPath(program("nix-build"))
+	if err == nil {
+		path, err = filepath.EvalSymlinks(path)
+	}
+	if err != nil || !strings.HasPrefix(path, StoreDir+"/") {
+		return ""
+	}
+	return filepath.Dir(path)
+}
+
 // passedOn are the variables that Nix needs to reach the network as this
 // process does.
 var passedOn = []string{
@@ -81,6 +95,12 @@ func environment(home string, more ...string) []string {
 		}
 	}
 	return append(result, more...)
+}
+
+// ClientEnvironment is the environment of a Nix program that is not started
+// here, as a client of the daemon: all but PATH.
+func ClientEnvironment(home string) []string {
+	return slices.DeleteFunc(environment(home), func(variable string) bool { return strings.HasPrefix(variable, "PATH=") })
 }
 
 // command is a Nix program run as ourselves, against the daemon.

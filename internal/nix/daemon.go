@@ -221,7 +221,9 @@ func daemonLogPath(runtimeDir string) string    { return filepath.Join(runtimeDi
 // but for sandbox = true and sandbox-fallback = false. Its substituters are
 // left alone, except that there are none if DEVHOST_OFFLINE=1 is set, or if
 // there is no nix.conf and cache.nixos.org does not resolve within a second:
-// else each build would wait for a cache that is out of reach.
+// else each build would wait for a cache that is out of reach. Then only
+// channels/offline can be built, and builders see the host's /usr: a container
+// of that channel cannot ask for it when it builds its own system.
 func (c *Client) EnsureDaemon(ctx context.Context, runtimeDir string) error {
 	if err := c.CheckBuildUsers(ctx); err != nil {
 		return err
@@ -304,7 +306,7 @@ func (c *Client) awaitDaemon(ctx context.Context, ended <-chan error) error {
 func daemonEnvironment(offline bool) []string {
 	config := "sandbox = true\nsandbox-fallback = false\n"
 	if offline {
-		config += "substituters =\n"
+		config += "substituters =\nsandbox-paths = " + strings.Join(HostSandboxPaths(), " ") + "\n"
 	}
 	result := []string{"HOME=/root", "USER=root", "LANG=C.UTF-8", "NIX_CONFIG=" + config}
 	for _, name := range passedOn {

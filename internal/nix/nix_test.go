@@ -86,7 +86,8 @@ func TestDaemonConfig(t *testing.T) {
 	if got := config(false); got != "sandbox = true\nsandbox-fallback = false\n" {
 		t.Errorf("online: %q", got)
 	}
-	if got := config(true); got != "sandbox = true\nsandbox-fallback = false\nsubstituters =\n" {
+	want := "sandbox = true\nsandbox-fallback = false\nsubstituters =\nsandbox-paths = " + strings.Join(HostSandboxPaths(), " ") + "\n"
+	if got := config(true); got != want {
 		t.Errorf("offline: %q", got)
 	}
 	t.Setenv("DEVHOST_OFFLINE", "1")

@@ -232,3 +232,20 @@ func DeleteProfile(profile string) error {
 	}
 	return nil
 }
+
+// DeleteGenerations removes generations of a profile, but never the current
+// one. Their store paths stay until the next garbage collection. What does not
+// exist is no error.
+func DeleteGenerations(profile string, numbers ...int) error {
+	current := currentNumber(profile)
+	for _, number := range numbers {
+		if number == current {
+			return fmt.Errorf("generation %d of profile %s is its current one", number, profile)
+		}
+		link := filepath.Join(filepath.Dir(profile), generationLink(profile, number))
+		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("cannot delete generation %d of profile %s: %w", number, profile, err)
+		}
+	}
+	return nil
+}

@@ -8,12 +8,17 @@
 #   network/                    systemd-networkd's files for the interface host0
 #   authorized_keys/USER        public keys that may log in as USER
 #   ssh/ssh_host_ed25519_key    the host key
+#   notice                      what people are told at login; missing where there is nothing to say
+#   bin/devhost                 devhost itself, which is fc-manage inside
 {
   imports = [
     ./options.nix
     ./certificate.nix
     ./container.nix
+    ./fc-manage.nix
+    ./motd.nix
     ./names.nix
+    ./nesting.nix
     ./network.nix
     ./ssh.nix
     ./users.nix

@@ -135,6 +135,22 @@ let
       mount = self.util-linux;
       su = self.util-linux;
 
+      # As nixpkgs' own: it finds its network's firewall whatever PATH is.
+      podman = builders.build {
+        name = "podman";
+        inherit (hostPackages.podman) meta;
+        script = ''
+          mkdir -p "$out/bin" "$out/libexec/podman"
+          cp -P ${hostPackages.podman}/libexec/podman/* "$out/libexec/podman/"
+          cat > "$out/bin/podman" <<'END'
+          #!${builders.runtimeShell}
+          export PATH=$PATH:${lib.makeBinPath [ self.iptables self.nftables ]}
+          exec ${hostPackages.podman}/bin/podman "$@"
+          END
+          chmod 0755 "$out/bin/podman"
+        '';
+      };
+
       cacert = builders.build {
         name = "cacert";
         # The host's own bundle is in /etc, out of reach; its parts are in /usr.

@@ -24,6 +24,17 @@ let
     };
   };
 
+  # TOML has no null.
+  value = types.oneOf [
+    types.bool
+    types.int
+    types.float
+    types.str
+    types.path
+    (types.attrsOf value)
+    (types.listOf value)
+  ] // { description = "TOML value"; };
+
   listToSeparate = listsAsDuplicateKeys: value: listsAsDuplicateKeys || !(lib.isList value);
 in
 {
@@ -31,6 +42,15 @@ in
 
   # JSON is YAML.
   yaml = json;
+
+  toml = _: {
+    type = value;
+    generate = name: settings: build {
+      inherit name;
+      files.value = builtins.toJSON settings;
+      script = ''/usr/bin/python3 ${./to-toml.py} < "$valuePath" > "$out"'';
+    };
+  };
 
   keyValue = { listsAsDuplicateKeys ? false, ... }@args: {
     type = types.attrsOf (if listsAsDuplicateKeys then types.either atom (types.listOf atom) else atom);

@@ -12,7 +12,9 @@
   acl = { debian = "acl"; programs = [ "getfacl" "setfacl" ]; };
   attr = { debian = "attr"; programs = [ "getfattr" "setfattr" ]; };
   bash = { debian = "bash"; programs = [ "bash" ]; first.sh = [ "bash" ]; passthru.shellPath = "/bin/bash"; };
+  buildah = { debian = "buildah"; programs = [ "buildah" ]; };
   bzip2 = { debian = "bzip2"; programs = [ "bzip2" "bunzip2" "bzcat" ]; };
+  conmon = { debian = "conmon"; programs = [ "conmon" ]; };
   coreutils = {
     debian = "coreutils";
     programs = [
@@ -26,6 +28,7 @@
     ];
     optional = [ "hostid" "pinky" "users" "who" ];
   };
+  crun = { debian = "crun"; programs = [ "crun" ]; };
   curl = { debian = "curl"; programs = [ "curl" ]; };
   dbus = { debian = "dbus"; programs = [ "dbus-daemon" "dbus-send" "dbus-monitor" "dbus-uuidgen" ]; };
   diffutils = { debian = "diffutils"; programs = [ "cmp" "diff" "diff3" "sdiff" ]; };
@@ -46,7 +49,13 @@
   hostname = { debian = "hostname"; programs = [ "hostname" ]; };
   htop = { debian = "htop"; programs = [ "htop" ]; };
   iproute2 = { debian = "iproute2"; programs = [ "ip" "ss" "bridge" ]; optional = [ "tc" ]; };
-  iptables = { debian = "iptables"; programs = [ "iptables" "ip6tables" "iptables-save" "iptables-restore" ]; };
+  iptables = {
+    debian = "iptables";
+    first = {
+      iptables = [ "iptables-nft" ]; iptables-save = [ "iptables-nft-save" ]; iptables-restore = [ "iptables-nft-restore" ];
+      ip6tables = [ "ip6tables-nft" ]; ip6tables-save = [ "ip6tables-nft-save" ]; ip6tables-restore = [ "ip6tables-nft-restore" ];
+    };
+  };
   iputils = { debian = "iputils-ping"; programs = [ "ping" ]; };
   jq = { debian = "jq"; programs = [ "jq" ]; };
   kmod = { debian = "kmod"; programs = [ "kmod" "lsmod" "modprobe" ]; };
@@ -61,6 +70,14 @@
   nettools = { debian = "net-tools"; programs = [ "netstat" "ifconfig" "route" ]; };
   nftables = { debian = "nftables"; programs = [ "nft" ]; };
   nginx = { debian = "nginx-light"; programs = [ "nginx" ]; };
+  # Optional, all of it: the host's own Nix may lie in the store, where containers see it anyway.
+  nix = {
+    debian = "nix-bin";
+    optional = [
+      "nix" "nix-build" "nix-channel" "nix-collect-garbage" "nix-copy-closure" "nix-env" "nix-hash" "nix-instantiate"
+      "nix-prefetch-url" "nix-shell" "nix-store"
+    ];
+  };
   nodejs = { debian = "nodejs"; programs = [ "node" ]; optional = [ "npm" "npx" ]; };
   openssh = {
     debian = "openssh-server";
@@ -70,6 +87,15 @@
   openssl = { debian = "openssl"; programs = [ "openssl" ]; };
   perl = { debian = "perl-base"; programs = [ "perl" ]; };
   php = { debian = "php-cli"; first.php = [ "php8.4" "php8.3" "php8.2" "php" ]; };
+  podman = {
+    debian = "podman netavark aardvark-dns";
+    programs = [ "podman" ];
+    files = {
+      "libexec/podman/netavark" = "/usr/lib/podman/netavark";
+      "libexec/podman/aardvark-dns" = "/usr/lib/podman/aardvark-dns";
+    };
+  };
+  podman-compose = { debian = "podman-compose"; programs = [ "podman-compose" ]; };
   postgresql = {
     debian = "postgresql";
     folder = "/usr/lib/postgresql/*/bin";

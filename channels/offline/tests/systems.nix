@@ -100,6 +100,7 @@ in
     minimal = (system [ (example "minimal") ]).system.drvPath;
     demo = (system [ (example "demo") ]).system.drvPath;
     redis = (system [ (example "redis") ]).system.drvPath;
+    compose = (system [ (example "compose") ]).system.drvPath;
   };
 
   # The channel by itself; NixOS would ask for a disk.
@@ -155,6 +156,25 @@ in
         let users = (config [ (provision { devhost.guest.serviceUser = "app"; }) ]).users.users;
         in [ (users ? s-dev) users.app.home ];
       want = [ false "/srv/app" ];
+    };
+    podmanWorksInAUserNamespace = {
+      got =
+        let containers = (config [ (provision { virtualisation.podman.enable = true; }) ]).virtualisation.containers;
+        in [ containers.containersConf.settings.containers containers.containersConf.settings.engine.runtime containers.storage.settings.storage.driver ];
+      want = [ { cgroups = "disabled"; default_sysctls = [ ]; keyring = false; } "crun" "vfs" ];
+    };
+    podmanIsTheProvisions = {
+      got = (config [
+        (provision {
+          virtualisation.podman.enable = true;
+          virtualisation.containers.storage.settings.storage.driver = "overlay";
+        })
+      ]).virtualisation.containers.storage.settings.storage.driver;
+      want = "overlay";
+    };
+    noPodmanUnasked = {
+      got = [ ((config [ ]).environment.etc ? "containers/storage.conf") ((config [ ]).systemd.services ? devhost-podman) ];
+      want = [ false false ];
     };
     provisionWins = {
       got = (config [ (provision { networking.firewall.enable = true; services.openssh.settings.MaxStartups = "5"; }) ]).services.openssh.settings.MaxStartups;

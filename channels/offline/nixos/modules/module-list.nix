@@ -4,6 +4,7 @@
   ./etc.nix
   ./misc.nix
   ./networking.nix
+  ./nix.nix
   ./pki.nix
   ./security.nix
   ./systemd.nix
@@ -13,6 +14,7 @@
   ./users.nix
   ./services/nginx.nix
   ./services/openssh.nix
+  ./services/podman.nix
   ./services/postgresql.nix
   ./services/redis.nix
 ]

@@ -96,7 +96,7 @@ in
       "systemd-networkd.service" "systemd-networkd.socket" "systemd-networkd-wait-online.service"
     ];
 
-    systemd.optionalUpstreamUnits = [ "first-boot-complete.target" "systemd-bsod.service" "soft-reboot.target" "systemd-soft-reboot.service" ];
+    systemd.optionalUpstreamUnits = [ "container-getty@.service" "first-boot-complete.target" "systemd-bsod.service" "soft-reboot.target" "systemd-soft-reboot.service" ];
 
     systemd.upstreamWants = {
       "sysinit.target" = [ "systemd-journald.service" "systemd-journal-flush.service" ];
