@@ -37,12 +37,25 @@ type EnsureRequest struct {
 	MemoryBytes *int64
 	CPUs        *float64
 	Tasks       *int64
+	// IOWeight is the share of the disks' time, 1 to 10000; 0 means the usual.
+	IOWeight *int64
+	// DiskBytes bounds what the root folder holds.
+	DiskBytes *int64
+	// Nesting lets container engines work inside, from the next start on.
+	Nesting *bool
+	// ForwardPorts are ports of the host that lead to the container.
+	ForwardPorts *[]registry.ForwardPort
+	// Keep keeps it from expiring from now on for this long; zero takes keeping
+	// back.
+	Keep *time.Duration
 	// AuthorizedKeys are public keys of members, one each.
 	AuthorizedKeys *[]string
 	// AccountKeys are the keys of the caller's account on this host, by the
 	// caller's login.
 	AccountKeys   []string
 	UpdateChannel bool
+	// Dialect is the command of batou's that asks, "" for none of them.
+	Dialect string
 	// Caller is the person on whose behalf files are read.
 	Caller person.Person
 	Owner  string
@@ -100,6 +113,11 @@ func (r *EnsureRequest) Validate() error {
 			return fmt.Errorf("environment: %w", err)
 		}
 	}
+	if r.ForwardPorts != nil {
+		if err := validateForwardPorts(*r.ForwardPorts); err != nil {
+			return err
+		}
+	}
 	if r.AuthorizedKeys != nil {
 		for _, key := range *r.AuthorizedKeys {
 			if _, err := sshaccess.ParseKey(key); err != nil {
@@ -113,14 +131,14 @@ func (r *EnsureRequest) Validate() error {
 // asksForSystem tells whether the request is about the system: it names a
 // channel or a provision, or nothing at all.
 func (r *EnsureRequest) asksForSystem() bool {
-	settings := r.Aliases != nil || r.Environment != nil || r.MemoryBytes != nil || r.CPUs != nil || r.Tasks != nil || r.AuthorizedKeys != nil
+	settings := r.Aliases != nil || r.Environment != nil || r.MemoryBytes != nil || r.CPUs != nil || r.Tasks != nil || r.IOWeight != nil || r.DiskBytes != nil || r.Nesting != nil || r.ForwardPorts != nil || r.AuthorizedKeys != nil || r.Keep != nil
 	return r.Channel != nil || r.Provision != nil || r.UpdateChannel || !settings
 }
 
 // Ensure makes the container what the request says. When nothing changed, no
 // process is started.
 func (m *Manager) Ensure(ctx context.Context, request EnsureRequest) (*EnsureResult, error) {
-	if err := request.Validate(); err != nil {
+	if err := errors.Join(request.Validate(), m.checkSettings(request)); err != nil {
 		return nil, err
 	}
 	var result *EnsureResult
@@ -146,8 +164,17 @@ func (m *Manager) ensure(ctx context.Context, request EnsureRequest) (*EnsureRes
 		if reason != "" {
 			return nil, &names.Invalid{What: "a container's name", Name: request.Name, Reason: reason, Example: request.Name + "-dev"}
 		}
+		if err := m.checkPortsEarly(request, nil); err != nil {
+			return nil, err
+		}
 		return m.create(ctx, request)
 	case err != nil:
+		return nil, err
+	}
+	if err := fitsDialect(request, record); err != nil {
+		return nil, err
+	}
+	if err := m.checkPortsEarly(request, record); err != nil {
 		return nil, err
 	}
 	return m.update(ctx, request, record)
@@ -181,7 +208,7 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 	if old != nil {
 		want.record = *old
 	} else {
-		want.record = registry.Container{Name: request.Name, Owner: request.Owner, CreatedAt: m.Now().UTC(), Aliases: []string{}, Enabled: true}
+		want.record = registry.Container{Name: request.Name, Owner: request.Owner, CreatedAt: m.Now().UTC(), Aliases: []string{}, Enabled: true, Dialect: request.Dialect, Limits: limitsOf(m.Settings.Defaults)}
 	}
 	record := &want.record
 	if err := m.resolveProvision(ctx, request, want); err != nil {
@@ -198,6 +225,10 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 		reference = parsed.Text
 	}
 	if old == nil || request.UpdateChannel || reference != record.Pin.Reference {
+		if err := m.channelAllowed(reference); err != nil {
+			want.discard()
+			return nil, err
+		}
 		m.Reporter.Phase(progress.Resolve)
 		var oldPin *registry.Pin
 		if old != nil {
@@ -210,8 +241,9 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 		}
 		record.Pin = pin
 	}
-	// What was rolled back stays so while only settings change.
-	if old == nil || old.Inputs != "" || request.asksForSystem() {
+	// What was rolled back stays so while only settings change, and where
+	// fc-manage decides, the host's own system is what it was at first.
+	if old == nil || (old.Dialect == "" && (old.Inputs != "" || request.asksForSystem())) {
 		inputs, err := m.Systems.Inputs(record.Pin, record.ProvisionHash)
 		if err != nil {
 			want.discard()
@@ -221,6 +253,7 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 	}
 	record.Enabled = true
 	m.applySettings(request, record)
+	want.warnings = append(append(want.warnings, m.keepToSettings(record)...), m.notEnforced(request)...)
 	return want, nil
 }
 
@@ -239,6 +272,24 @@ func (m *Manager) applySettings(request EnsureRequest, record *registry.Containe
 	}
 	if request.Tasks != nil {
 		record.Limits.Tasks = *request.Tasks
+	}
+	if request.IOWeight != nil {
+		record.Limits.IOWeight = *request.IOWeight
+	}
+	if request.DiskBytes != nil {
+		record.Limits.DiskBytes = *request.DiskBytes
+	}
+	if request.Nesting != nil {
+		record.Nesting = *request.Nesting
+	}
+	if request.ForwardPorts != nil {
+		record.ForwardPorts = slices.Clone(*request.ForwardPorts)
+	}
+	if request.Keep != nil {
+		record.Expiry.KeepUntil = time.Time{}
+		if *request.Keep > 0 {
+			record.Expiry.KeepUntil = m.Now().Add(*request.Keep).UTC()
+		}
 	}
 	if request.Caller.Login != "" {
 		accounts := maps.Clone(record.AccountKeys)
@@ -266,6 +317,17 @@ func (m *Manager) applySettings(request EnsureRequest, record *registry.Containe
 // system finds or builds the system of the inputs.
 func (m *Manager) system(ctx context.Context, want *wanted) (string, error) {
 	root := filepath.Join(m.gcRoots(want.record.Name), "system")
+	if system, ok := m.Systems.Known(ctx, want.record.Inputs, root); ok {
+		return system, nil
+	}
+	// An evaluation of NixOS takes a gigabyte: twenty of the same at once are
+	// too many.
+	m.Reporter.Phase(progress.Evaluate)
+	unlock, err := m.Registry.LockBuild(ctx, want.record.Inputs)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	if system, ok := m.Systems.Known(ctx, want.record.Inputs, root); ok {
 		return system, nil
 	}
@@ -331,7 +393,7 @@ func (m *Manager) install(ctx context.Context, change *change, want *wanted) err
 	if err := change.step(ctx, StepFiles); err != nil {
 		return err
 	}
-	if err := errors.Join(m.keepProvision(want), m.writeGuestFiles(record)); err != nil {
+	if err := errors.Join(m.keepProvision(want), m.writeGuestFiles(record), m.handOver(ctx, record)); err != nil {
 		return err
 	}
 	if err := change.step(ctx, StepProfile); err != nil {
@@ -373,7 +435,11 @@ func (m *Manager) settle(ctx context.Context, record *registry.Container, timeou
 // deployed records a successful deployment and publishes it.
 func (m *Manager) deployed(ctx context.Context, record *registry.Container, publish bool) error {
 	record.LastDeployment = m.Now().UTC()
+	record.Expiry.StopWarnedAt, record.Expiry.DeleteWarnedAt, record.Expiry.StoppedAt = time.Time{}, time.Time{}, time.Time{}
 	if err := m.Registry.Save(record); err != nil {
+		return err
+	}
+	if err := m.setNotice(record.Name, ""); err != nil {
 		return err
 	}
 	if publish {

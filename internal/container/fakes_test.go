@@ -16,12 +16,15 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"devhost/internal/archive"
 	"devhost/internal/engine"
+	"devhost/internal/execx"
 	"devhost/internal/nix"
 	"devhost/internal/person"
 	"devhost/internal/progress"
 	"devhost/internal/provision"
 	"devhost/internal/registry"
+	"devhost/internal/settings"
 )
 
 // world is a host without processes: the registry is real, all else is here.
@@ -36,6 +39,10 @@ type world struct {
 	// die makes the process end at a step, as kill -9 does.
 	die string
 
+	// disk is the file system; frozen says that the guest is held.
+	disk   fakeDisk
+	frozen bool
+
 	state       engine.State
 	limits      registry.Limits
 	generations []nix.Generation
@@ -44,6 +51,10 @@ type world struct {
 	runs string
 	// published are the names that resolve.
 	published []string
+	// listening are the ports of the host's programs; damaged says that somebody
+	// has removed the bridge.
+	listening map[string]bool
+	damaged   bool
 	// silent makes the guest's sshd say nothing, until the guest is started.
 	silent atomic.Bool
 	// onState is called before each answer about the state.
@@ -97,8 +108,8 @@ func (s fakeSystems) Idle(context.Context) error { return nil }
 
 func (w *world) manager() *Manager {
 	return &Manager{
-		Registry: w.registry, Engine: fakeEngine{w}, Systems: fakeSystems{w}, Profiles: fakeProfiles{w}, Network: fakeNetwork{w}, Guest: fakeGuest{w},
-		Logger: hclog.NewNullLogger(), Now: time.Now, Reporter: progress.Quiet(io.Discard), sshPort: w.sshPort,
+		Registry: w.registry, Engine: fakeEngine{w}, Systems: fakeSystems{w}, Profiles: fakeProfiles{w}, Network: fakeNetwork{w}, Guest: fakeGuest{w}, Archiver: fakeArchiver{w}, Disk: &w.disk,
+		Settings: settings.Default(), Logger: hclog.NewNullLogger(), Now: time.Now, Reporter: progress.Quiet(io.Discard), sshPort: w.sshPort,
 		OnStep: func(step string) {
 			if step == w.die {
 				panic(killed{})
@@ -130,7 +141,9 @@ func (w *world) killedAt(step string, change func(m *Manager) error) {
 
 type fakeEngine struct{ *world }
 
-func (fakeEngine) Features() engine.Features { return engine.Features{Name: "fake", Limits: true} }
+func (fakeEngine) Features() engine.Features {
+	return engine.Features{Name: "fake", Limits: true, Freezes: true}
+}
 
 func (e fakeEngine) State(string) (engine.State, error) {
 	e.onState()
@@ -162,6 +175,22 @@ func (e fakeEngine) Stop(context.Context, string, time.Duration) error {
 	}
 	e.state, e.runs = engine.State{Status: engine.Stopped}, ""
 	return nil
+}
+
+func (e fakeEngine) Freeze(context.Context, string) error {
+	if err := e.called("freeze"); err != nil {
+		return err
+	}
+	e.frozen = true
+	return nil
+}
+
+func (e fakeEngine) Thaw(string) error {
+	if !e.frozen {
+		return nil
+	}
+	e.frozen = false
+	return e.called("thaw")
 }
 
 func (e fakeEngine) SetLimits(_ context.Context, _ string, limits registry.Limits) error {
@@ -197,6 +226,12 @@ func (s fakeSystems) Known(_ context.Context, inputs, _ string) (string, bool) {
 	system, ok := s.known[inputs]
 	return system, ok
 }
+
+func (s fakeSystems) GuestModule(context.Context, string) (string, error) {
+	return "/nix/store/" + strings.Repeat("g", 32) + "-container-guest", s.fail["guest module"]
+}
+
+func (s fakeSystems) Keep(context.Context, string, string) error { return s.fail["keep"] }
 
 // Build makes a system whose name tells its inputs, and reads the snapshot.
 func (s fakeSystems) Build(_ context.Context, build Build) (string, error) {
@@ -246,6 +281,11 @@ func (p fakeProfiles) SwitchGeneration(_ context.Context, _ string, number int) 
 	return found, nil
 }
 
+func (p fakeProfiles) DeleteGenerations(_ string, numbers ...int) error {
+	p.generations = slices.DeleteFunc(p.generations, func(one nix.Generation) bool { return slices.Contains(numbers, one.Number) })
+	return p.called("delete generations %v", numbers)
+}
+
 func (p fakeProfiles) DeleteProfile(string) error {
 	p.generations = nil
 	return p.fail["delete profile"]
@@ -285,6 +325,12 @@ func (n fakeNetwork) Publish(_ context.Context, records []*registry.Container) e
 	return n.fail["publish"]
 }
 
+func (n fakeNetwork) PortInUse(port registry.ForwardPort) (bool, error) {
+	return n.listening[port.Host()], n.fail["port in use"]
+}
+
+func (n fakeNetwork) Current() (bool, error) { return !n.damaged, n.fail["current"] }
+
 func (n fakeNetwork) Remove(context.Context) error { return n.called("remove network") }
 
 type fakeGuest struct{ *world }
@@ -320,4 +366,18 @@ func (g fakeGuest) Run(ctx context.Context, _ string, stdout, _ io.Writer, argv 
 		return g.switchStatus[system], nil
 	}
 	return 0, nil
+}
+
+// fakeArchiver is the real one with failures.
+type fakeArchiver struct{ *world }
+
+func (a fakeArchiver) Pack(ctx context.Context, folder, path string, exclude ...string) (archive.Packed, error) {
+	if err := a.called("pack"); err != nil {
+		return archive.Packed{}, err
+	}
+	return archive.Tar{Runner: execx.New()}.Pack(ctx, folder, path, exclude...)
+}
+
+func (a fakeArchiver) Unpack(ctx context.Context, path, sum, folder string, exclude ...string) error {
+	return errors.Join(archive.Tar{Runner: execx.New()}.Unpack(ctx, path, sum, folder, exclude...), a.called("unpack"))
 }

@@ -33,6 +33,8 @@ func (m *Manager) Start(ctx context.Context, name string, timeout time.Duration)
 		started = state.Status != engine.Running
 		if !record.Enabled {
 			record.Enabled = true
+			// Who starts what expiry stopped is warned again before the next stop.
+			record.Expiry.StopWarnedAt, record.Expiry.StoppedAt = time.Time{}, time.Time{}
 			if err := m.Registry.Save(record); err != nil {
 				return err
 			}
@@ -52,19 +54,31 @@ func (m *Manager) Start(ctx context.Context, name string, timeout time.Duration)
 func (m *Manager) lockTimeout() time.Duration { return cmp.Or(m.LockTimeout, LockTimeout) }
 
 func (m *Manager) startAndWait(ctx context.Context, record *registry.Container, timeout time.Duration) error {
-	if err := m.writeGuestFiles(record); err != nil {
-		return err
-	}
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	m.Reporter.Phase(progress.Start)
-	err := m.Engine.Start(limited, record.Name)
-	if err != nil {
+	if err := m.startGuest(ctx, limited, record); err != nil {
 		return m.timedOut(ctx, limited, record.Name, "its first process is up", timeout, err)
 	}
 	m.Reporter.Phase(progress.Ready)
-	err = m.waitForSSH(limited, record)
+	err := m.waitForSSH(limited, record)
 	return m.timedOut(ctx, limited, record.Name, "its sshd answers", timeout, err)
+}
+
+// startGuest writes what the guest is told and starts it; the start ends with
+// limited.
+func (m *Manager) startGuest(ctx, limited context.Context, record *registry.Container) error {
+	if err := m.applySettingsNow(ctx, record); err != nil {
+		return err
+	}
+	if err := errors.Join(m.writeGuestFiles(record), m.boundDisk(ctx, record.Name, record.Limits.DiskBytes)); err != nil {
+		return err
+	}
+	if err := m.handOver(ctx, record); err != nil {
+		// It can be started all the same.
+		m.Reporter.Warn("fc-manage will not work inside: " + err.Error())
+	}
+	m.Reporter.Phase(progress.Start)
+	return m.Engine.Start(limited, record.Name)
 }
 
 // timedOut says what was waited for when our own time-out ended it.
@@ -117,6 +131,9 @@ func (m *Manager) Restart(ctx context.Context, name string, stopTimeout, startTi
 		if err != nil {
 			return err
 		}
+		if !record.Enabled {
+			record.Expiry.StopWarnedAt, record.Expiry.StoppedAt = time.Time{}, time.Time{}
+		}
 		record.Enabled = true
 		if err := m.Registry.Save(record); err != nil {
 			return err
@@ -129,33 +146,41 @@ func (m *Manager) Restart(ctx context.Context, name string, stopTimeout, startTi
 // container whose record is broken can be destroyed too.
 func (m *Manager) Destroy(ctx context.Context, name string) error {
 	return m.locked(ctx, name, purposeDestroy, m.lockTimeout(), func() error {
-		if _, err := os.Stat(m.Registry.Container(name)); errors.Is(err, fs.ErrNotExist) {
-			if len(m.staleRemovals(name)) == 0 {
-				return &registry.NotRegistered{Name: name}
-			}
-			// A removal was killed in its last step.
-			return m.remove(ctx, name)
-		}
-		change := m.begin(name, registry.Destroy, nil)
-		if err := change.step(ctx, StepStop); errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-			// To remove is how space is made. Without a journal, a killed
-			// removal leaves a broken container that can be destroyed.
-			m.Logger.Warn("no journal", "container", name, "error", err)
-		} else if err != nil {
+		if err := m.checkOwnerOf(name, "destroy"); err != nil {
 			return err
 		}
-		// From here on the next command finishes the removal, also after a
-		// Ctrl-C.
-		m.Reporter.Phase(progress.Remove)
-		err := m.remove(ctx, name)
-		if err != nil {
-			return fmt.Errorf("container %s is not wholly removed; run it again: devhost destroy %s: %w", name, name, err)
-		}
-		// They outlive a first ensure that failed, but not the container.
-		_ = os.Remove(m.Registry.EvaluationLog(name))
-		_ = os.Remove(m.Registry.BuildLog(name))
-		return nil
+		return m.destroy(ctx, name)
 	})
+}
+
+// destroy is Destroy for who holds the lock.
+func (m *Manager) destroy(ctx context.Context, name string) error {
+	if _, err := os.Stat(m.Registry.Container(name)); errors.Is(err, fs.ErrNotExist) {
+		if len(m.staleRemovals(name)) == 0 {
+			return &registry.NotRegistered{Name: name}
+		}
+		// A removal was killed in its last step.
+		return m.remove(ctx, name)
+	}
+	change := m.begin(name, registry.Destroy, nil)
+	if err := change.step(ctx, StepStop); errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		// To remove is how space is made. Without a journal, a killed
+		// removal leaves a broken container that can be destroyed.
+		m.Logger.Warn("no journal", "container", name, "error", err)
+	} else if err != nil {
+		return err
+	}
+	// From here on the next command finishes the removal, also after a
+	// Ctrl-C.
+	m.Reporter.Phase(progress.Remove)
+	err := m.remove(ctx, name)
+	if err != nil {
+		return fmt.Errorf("container %s is not wholly removed; run it again: devhost destroy %s: %w", name, name, err)
+	}
+	// They outlive a first ensure that failed, but not the container.
+	_ = os.Remove(m.Registry.EvaluationLog(name))
+	_ = os.Remove(m.Registry.BuildLog(name))
+	return nil
 }
 
 // remove takes away everything of a container. The journal goes last, with
@@ -182,7 +207,7 @@ func (m *Manager) remove(ctx context.Context, name string) error {
 	if err := os.Rename(m.Registry.Container(name), doomed); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := RemoveFolder(doomed); err != nil {
+	if err := m.removeTree(doomed); err != nil {
 		return err
 	}
 	m.removeStale(name)
@@ -200,7 +225,12 @@ func (m *Manager) removeLastTraces(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.Join(m.Network.Remove(ctx), m.Systems.Idle(ctx))
+	var tidied error
+	if preparer, ok := m.Engine.(engine.Preparer); ok {
+		tidied = preparer.Tidy(ctx)
+	}
+	m.removeOldPrograms()
+	return errors.Join(m.Network.Remove(ctx), m.Systems.Idle(ctx), tidied)
 }
 
 func removeIfThere(path string) error {
@@ -220,7 +250,7 @@ func (m *Manager) staleRemovals(name string) []string {
 // removeStale removes what killed removals left. The caller holds the lock.
 func (m *Manager) removeStale(name string) {
 	for _, folder := range m.staleRemovals(name) {
-		if err := RemoveFolder(folder); err != nil {
+		if err := m.removeTree(folder); err != nil {
 			m.Logger.Warn("cannot remove", "folder", folder, "error", err)
 		}
 	}
@@ -268,6 +298,11 @@ func (m *Manager) Rollback(ctx context.Context, name string, number int, timeout
 		old, err := m.Registry.Load(name)
 		if err != nil {
 			return err
+		}
+		if old.Dialect != "" && number == 0 {
+			// What fc-manage installed is no generation of the host's: the one
+			// before is the host's own.
+			number = m.currentGeneration(name)
 		}
 		target, err := m.rollbackTarget(name, number)
 		if err != nil {
@@ -326,7 +361,7 @@ func (m *Manager) rollbackSteps(ctx context.Context, change *change, record *reg
 	if err := change.step(ctx, StepRecord); err != nil {
 		return err
 	}
-	if err := m.Registry.Save(record); err != nil {
+	if err := errors.Join(m.Registry.Save(record), m.dropGuestSystem(record)); err != nil {
 		return err
 	}
 	if !running {

@@ -20,6 +20,7 @@ import (
 	"devhost/internal/progress"
 	"devhost/internal/provision"
 	"devhost/internal/registry"
+	"devhost/internal/settings"
 )
 
 // Steps of a change, in their order, as they stand in the journal.
@@ -53,6 +54,11 @@ type Systems interface {
 	Known(ctx context.Context, inputs, root string) (system string, ok bool)
 	// Build evaluates and builds; the result is kept by the gc root.
 	Build(ctx context.Context, build Build) (system string, err error)
+	// Keep makes a gc root of a store path that is there.
+	Keep(ctx context.Context, root, storePath string) error
+	// GuestModule adds the guest module to the store, keeps it there by a root
+	// in the folder of gc roots, and sees to a Nix daemon.
+	GuestModule(ctx context.Context, gcRoots string) (path string, err error)
 	// Idle ends what was started for building. It is called when no container
 	// is left.
 	Idle(ctx context.Context) error
@@ -78,6 +84,8 @@ type Profiles interface {
 	SetProfile(ctx context.Context, profile, system string) (changed bool, err error)
 	Generations(profile string) ([]nix.Generation, error)
 	SwitchGeneration(ctx context.Context, profile string, number int) (nix.Generation, error)
+	// DeleteGenerations deletes generations that are not the current one.
+	DeleteGenerations(profile string, numbers ...int) error
 	DeleteProfile(profile string) error
 }
 
@@ -91,8 +99,13 @@ type Network interface {
 	Allocate(name string, used []registry.Address) (registry.Address, error)
 	// GuestFiles are the files of the guest's folder, by their path in it.
 	GuestFiles(name string, address registry.Address, peers []Host) (map[string]string, error)
-	// Publish makes the names of all containers resolve on the host, and lets
-	// those of one group reach each other.
+	// PortInUse tells whether a program of the host has the port of the host.
+	PortInUse(port registry.ForwardPort) (bool, error)
+	// Current tells cheaply whether bridge and packet filter are there as they
+	// shall be. Publish repairs what is not.
+	Current() (bool, error)
+	// Publish makes the names of all containers resolve on the host, lets those
+	// of one group reach each other, and opens the forwarded ports.
 	Publish(ctx context.Context, records []*registry.Container) error
 	// Remove removes bridge, rules and published names of this instance.
 	Remove(ctx context.Context) error
@@ -106,7 +119,8 @@ type Guest interface {
 	Run(ctx context.Context, name string, stdout, stderr io.Writer, argv ...string) (exitStatus int, err error)
 }
 
-// Manager carries out changes. All exported fields but OnStep are required.
+// Manager carries out changes. All exported fields but Caller, Force, LockTimeout,
+// Program and OnStep are required.
 type Manager struct {
 	Registry *registry.Registry
 	Engine   engine.Engine
@@ -114,12 +128,25 @@ type Manager struct {
 	Profiles Profiles
 	Network  Network
 	Guest    Guest
-	Logger   hclog.Logger
-	Now      func() time.Time
+	Archiver Archiver
+	Disk     Disk
+	// Watch sees to it that a container is repaired when this process is killed
+	// before it calls done; may be nil.
+	Watch  func(name string) (done func(), err error)
+	Logger hclog.Logger
+	// Settings are the host's.
+	Settings settings.Settings
+	// Caller is the person who asks; the zero Person is the host itself. Force
+	// says that they insist on doing away with what belongs to somebody else.
+	Caller person.Person
+	Force  bool
+	Now    func() time.Time
 	// Reporter gets what a person sees while waiting.
 	Reporter progress.Reporter
 	// LockTimeout replaces LockTimeout, the constant, for all but Ensure.
 	LockTimeout time.Duration
+	// Program is devhost's own file, which containers are given; "" gives none.
+	Program string
 	// OnStep is called when a step is in the journal and before it is done.
 	OnStep func(step string)
 	// sshPort is the port of the guests' sshd, "" for 22.
@@ -153,19 +180,11 @@ func (m *Manager) locked(ctx context.Context, name, purpose string, timeout time
 	if err := m.Registry.Prepare(); err != nil {
 		return err
 	}
-	unlock, err := m.Registry.Lock(ctx, name, purpose, timeout)
+	unlock, err := m.take(ctx, name, purpose, timeout)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	m.removeStaleProvisions(name)
-	// A removal finishes what was left, whatever that is.
-	if purpose != purposeDestroy {
-		if err := m.repair(ctx, name); err != nil {
-			m.Reporter.Failed()
-			return fmt.Errorf("container %s was left half changed by an interrupted command, and that could not be repaired: %w; try again, or remove the container with: devhost destroy %s", name, err, name)
-		}
-	}
 	if err := change(); err != nil {
 		m.Reporter.Failed()
 		return err
@@ -246,7 +265,19 @@ func (m *Manager) undo(ctx context.Context, name string, entry *registry.Journal
 		return m.remove(ctx, name)
 	case registry.Destroy:
 		return m.remove(ctx, name)
+	case registry.Hold:
+		return m.orWarned(ctx, m.letGo(ctx, name, entry))
+	case registry.Restore:
+		return m.mendRestore(ctx, name, entry)
+	case registry.Rename:
+		return m.mendRename(ctx, name, entry)
 	default:
+		if freezer, ok := m.Engine.(engine.Freezer); ok && entry.Previous == nil {
+			// The journal was lost; it may have said so.
+			if err := freezer.Thaw(name); err != nil {
+				return err
+			}
+		}
 		return m.goBack(ctx, name, entry)
 	}
 }
@@ -277,6 +308,9 @@ func (m *Manager) goBack(ctx context.Context, name string, entry *registry.Journ
 	}
 	state, err := m.Engine.State(name)
 	problems = append(problems, err)
+	if limited {
+		problems = append(problems, m.boundDisk(ctx, name, previous.Limits.DiskBytes))
+	}
 	if limiter, ok := m.Engine.(engine.Limiter); ok && limited && state.Status == engine.Running {
 		if err := limiter.SetLimits(ctx, name, previous.Limits); err != nil {
 			m.Reporter.Warn(fmt.Sprintf("the previous limits of container %s hold from its next start on: %v", name, err))

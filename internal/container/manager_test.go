@@ -526,3 +526,40 @@ func TestSecondCommandWaits(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSameSystemIsBuiltOnce: who needs a system that somebody builds at this
+// moment waits for it, and finds it.
+func TestSameSystemIsBuiltOnce(t *testing.T) {
+	w := newWorld(t)
+	manager := w.manager()
+	if err := w.registry.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	wanted := &wanted{record: registry.Container{Name: "box", Inputs: "c-one"}}
+	unlock, err := w.registry.LockBuild(t.Context(), "c-one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	impatient, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := manager.system(impatient, wanted); !errors.Is(err, context.DeadlineExceeded) || slices.Contains(w.calls, "build") {
+		t.Errorf("while another one builds it: %v, calls %v", err, w.calls)
+	}
+	unlock()
+	// When it is free, the other one has built it.
+	manager.Systems = &builtMeanwhile{fakeSystems: fakeSystems{w}}
+	if system, err := manager.system(t.Context(), wanted); err != nil || system != "/nix/store/built" || slices.Contains(w.calls, "build") {
+		t.Errorf("%q, %v, calls %v", system, err, w.calls)
+	}
+}
+
+// builtMeanwhile knows a system when it is asked for the second time.
+type builtMeanwhile struct {
+	fakeSystems
+	asked int
+}
+
+func (b *builtMeanwhile) Known(context.Context, string, string) (string, bool) {
+	b.asked++
+	return "/nix/store/built", b.asked > 1
+}

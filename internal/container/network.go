@@ -58,7 +58,7 @@ func (n *HostNetwork) NameInUse(name string) (string, error) {
 func (n *HostNetwork) Allocate(name string, used []registry.Address) (registry.Address, error) {
 	host, err := n.host()
 	if errors.Is(err, fs.ErrNotExist) {
-		if host, err = network.ChooseHost(n.Layout.Instance()); err != nil {
+		if host, err = n.choose(); err != nil {
 			return registry.Address{}, err
 		}
 		err = registry.WriteJSON(n.Layout.Network(), host)
@@ -164,36 +164,47 @@ func (n *HostNetwork) Publish(ctx context.Context, records []*registry.Container
 	return network.PublishHosts(ctx, n.HostsFile, n.Layout.Instance(), hostEntries(hosts))
 }
 
-// connect lets containers of one owner and environment reach each other.
+// connect makes bridge and packet filter what they shall be.
 func (n *HostNetwork) connect(ctx context.Context, opened *network.Network) error {
 	if err := opened.Ensure(ctx); err != nil {
 		return err
 	}
-	// A supervisor does this without the shared lock. So who sets the groups
-	// reads the records when nobody else can set them.
-	return opened.SetPeers(ctx, n.groups)
+	// A supervisor does this without the shared lock. So who sets the policy
+	// reads the records when nobody else can set it.
+	return opened.SetPolicy(ctx, n.policy)
 }
 
-// groups are the containers of each owner and environment.
-func (n *HostNetwork) groups() (map[string][]network.Addresses, error) {
+// policy is that of all containers: those of one owner and environment reach
+// each other, and the forwarded ports are open.
+func (n *HostNetwork) policy() (network.Policy, error) {
+	policy := network.Policy{Groups: map[string][]network.Addresses{}}
 	records, err := usableRecords(registry.New(n.Layout))
 	if err != nil {
-		return nil, err
+		return policy, err
 	}
-	groups := map[string][]network.Addresses{}
 	for _, record := range records {
-		if record.Environment == "" {
-			continue
-		}
 		addresses, err := parseAddress(record.Address)
 		if err != nil {
-			return nil, fmt.Errorf("the addresses of container %s: %w", record.Name, err)
+			return policy, fmt.Errorf("the addresses of container %s: %w", record.Name, err)
 		}
-		// No login and no environment holds a line break.
-		group := record.Owner + "\n" + record.Environment
-		groups[group] = append(groups[group], addresses)
+		policy.Containers = append(policy.Containers, addresses)
+		if record.Environment != "" {
+			// No login and no environment holds a line break.
+			group := record.Owner + "\n" + record.Environment
+			policy.Groups[group] = append(policy.Groups[group], addresses)
+		}
 	}
-	return groups, nil
+	policy.Forwards, err = forwards(records)
+	return policy, err
+}
+
+// Current implements Network.
+func (n *HostNetwork) Current() (bool, error) {
+	opened, err := n.open()
+	if err != nil {
+		return false, err
+	}
+	return opened.Current()
 }
 
 // Remove implements Network. No container is left.

@@ -53,12 +53,12 @@ func TestGroups(t *testing.T) {
 	}
 	check := func(want map[string][]string) {
 		t.Helper()
-		groups, err := hosts.groups()
+		policy, err := hosts.policy()
 		if err != nil {
 			t.Fatal(err)
 		}
 		got := map[string][]string{}
-		for group, members := range groups {
+		for group, members := range policy.Groups {
 			for _, member := range members {
 				got[group] = append(got[group], member.IPv4.String())
 			}

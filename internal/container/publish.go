@@ -70,6 +70,7 @@ func (m *Manager) published(record *registry.Container) map[string]any {
 		record.Name + ".json": map[string]any{
 			"version": registry.Version, "name": record.Name, "owner": record.Owner, "environment": record.Environment,
 			"ipv4": record.Address.IPv4, "ipv6": record.Address.IPv6, "aliases": record.Aliases,
+			"forwardPorts": append([]registry.ForwardPort{}, record.ForwardPorts...),
 		},
 		"vm-configs/" + record.Name + ".json": map[string]any{"name": record.Name, "srv-ip": record.Address.IPv4},
 	}
@@ -127,6 +128,9 @@ func (m *Manager) allocate(ctx context.Context, record *registry.Container) erro
 	if err != nil {
 		return err
 	}
+	if err := m.checkPorts(record, nil, others); err != nil {
+		return err
+	}
 	used := make([]registry.Address, 0, len(others))
 	for _, other := range others {
 		if other.Name != record.Name {
@@ -158,7 +162,10 @@ func (m *Manager) writeGuestFiles(record *registry.Container) error {
 	if err := files.Ensure(record.Name, record.Address.IPv4); err != nil {
 		return err
 	}
-	if err := files.Authorize([]string{serviceUser}, record.MemberKeys()); err != nil {
+	if err := authorize(m.Registry, m.Settings, record); err != nil {
+		return err
+	}
+	if err := m.handOverProgram(record.Name); err != nil {
 		return err
 	}
 	others, err := m.peers(record)

@@ -37,7 +37,8 @@ func (m *Manager) waitForSSH(ctx context.Context, record *registry.Container) er
 			return err
 		}
 		if state.Status == engine.Stopped || state.Status == engine.Failed {
-			return &engine.StartError{Name: record.Name, Reason: strings.TrimSuffix("it ended before its sshd answered: "+state.Detail, ": "), LogPath: m.Registry.Log(record.Name), Tail: endOf(m.Registry.Log(record.Name))}
+			log, tail := m.endOfConsole(ctx, record.Name)
+			return &engine.StartError{Name: record.Name, Reason: strings.TrimSuffix("it ended before its sshd answered: "+state.Detail, ": "), LogPath: log, Tail: tail}
 		}
 		select {
 		case <-ctx.Done():
@@ -45,6 +46,19 @@ func (m *Manager) waitForSSH(ctx context.Context, record *registry.Container) er
 		case <-tick.C:
 		}
 	}
+}
+
+// endOfConsole is what a guest wrote last to its console, and where all of it is.
+func (m *Manager) endOfConsole(ctx context.Context, name string) (log string, tail []string) {
+	journal, ok := m.Engine.(engine.Journal)
+	if !ok || !m.Engine.Features().Journal {
+		log = m.Registry.Log(name)
+		return log, endOf(log)
+	}
+	var text strings.Builder
+	// Without a journal there are no lines.
+	_ = journal.Console(ctx, name, engine.ConsoleOptions{Lines: mostLines}, &text)
+	return "devhost logs --console " + name, lastLines(text.String())
 }
 
 // endOf is the last lines of a console log.

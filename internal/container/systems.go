@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -26,6 +27,8 @@ type NixSystems struct {
 	Client *nix.Client
 	// Reporter is told about downloads and copies.
 	Reporter progress.Reporter
+	// AllowedURIs are what evaluations may fetch.
+	AllowedURIs []string
 	// daemonAnswers says that a daemon was seen to answer.
 	daemonAnswers bool
 	// guestHash is computed once.
@@ -33,8 +36,8 @@ type NixSystems struct {
 }
 
 // NewNixSystems returns the Systems of a state folder.
-func NewNixSystems(layout registry.Layout, client *nix.Client, reporter progress.Reporter) *NixSystems {
-	return &NixSystems{Layout: layout, Client: client, Reporter: reporter, guestHash: sync.OnceValues(hashOfGuestModule)}
+func NewNixSystems(layout registry.Layout, client *nix.Client, reporter progress.Reporter, allowedURIs []string) *NixSystems {
+	return &NixSystems{Layout: layout, Client: client, Reporter: reporter, AllowedURIs: allowedURIs, guestHash: sync.OnceValues(hashOfGuestModule)}
 }
 
 // guestModule is the folder of the guest module in the embedded files.
@@ -131,6 +134,14 @@ func (s *NixSystems) Known(ctx context.Context, inputs, root string) (string, bo
 	return system.Path, true
 }
 
+// Keep implements Systems.
+func (s *NixSystems) Keep(ctx context.Context, root, storePath string) error {
+	if err := s.prepare(ctx, root); err != nil {
+		return err
+	}
+	return s.Client.Root(ctx, root, storePath)
+}
+
 // Build implements Systems.
 func (s *NixSystems) Build(ctx context.Context, build Build) (string, error) {
 	if err := s.prepare(ctx, build.Root); err != nil {
@@ -142,7 +153,7 @@ func (s *NixSystems) Build(ctx context.Context, build Build) (string, error) {
 		return "", err
 	}
 	request := channel.SystemRequest{
-		Pin: build.Pin, GuestPath: guest, GCRoot: build.Root, Reporter: build.Reporter, ProvisionName: build.ProvisionName,
+		Pin: build.Pin, GuestPath: guest, GCRoot: build.Root, Reporter: build.Reporter, ProvisionName: build.ProvisionName, AllowedURIs: s.AllowedURIs,
 		EvalLog: s.Layout.EvaluationLog(build.Name), BuildLog: s.Layout.BuildLog(build.Name),
 	}
 	if err := os.MkdirAll(filepath.Dir(request.EvalLog), 0o700); err != nil {
@@ -191,6 +202,39 @@ func (s *NixSystems) addGuestModule(ctx context.Context) (string, error) {
 	return s.Client.AddPath(ctx, copied, "container-guest")
 }
 
+// GuestModule implements Systems.
+func (s *NixSystems) GuestModule(ctx context.Context, gcRoots string) (string, error) {
+	hash, err := s.guestHash()
+	if err != nil {
+		return "", err
+	}
+	const prefix = "guest-module-"
+	root := filepath.Join(gcRoots, prefix+hash[:16])
+	if err := s.prepare(ctx, root); err != nil {
+		return "", err
+	}
+	if path, err := os.Readlink(root); err == nil && nix.CheckStorePath(path) == nil {
+		if _, err := os.Lstat(path); err == nil {
+			return path, nil
+		}
+	}
+	path, err := s.addGuestModule(ctx)
+	if err != nil {
+		return "", err
+	}
+	if err := s.Client.Root(ctx, root, path); err != nil {
+		return "", err
+	}
+	// Those of other builds of devhost.
+	others, err := filepath.Glob(filepath.Join(gcRoots, prefix+"*"))
+	for _, other := range others {
+		if other != root {
+			err = errors.Join(err, removeIfThere(other))
+		}
+	}
+	return path, err
+}
+
 // NixProfiles implements Profiles.
 type NixProfiles struct{ *nix.Client }
 
@@ -205,6 +249,11 @@ func (p NixProfiles) SetProfile(ctx context.Context, profile, system string) (bo
 // Generations implements Profiles.
 func (NixProfiles) Generations(profile string) ([]nix.Generation, error) {
 	return nix.Generations(profile)
+}
+
+// DeleteGenerations implements Profiles.
+func (NixProfiles) DeleteGenerations(profile string, numbers ...int) error {
+	return nix.DeleteGenerations(profile, numbers...)
 }
 
 // DeleteProfile implements Profiles.

@@ -23,13 +23,19 @@ func (m *Manager) update(ctx context.Context, request EnsureRequest, old *regist
 		return nil, &Failure{Name: old.Name, Err: err, Now: unchangedNow(old.Name, state)}
 	}
 	defer want.discard()
+	if state.Status == engine.Running && old.Nesting != want.record.Nesting {
+		want.warnings = append(want.warnings, nestingLater(&want.record))
+	}
 	if state.Status == engine.Running && state.SupervisorPID == 0 {
 		// Its supervisor was killed: a new one takes over.
 		if err := m.Engine.Start(ctx, old.Name); err != nil {
 			return nil, err
 		}
 	}
-	if want.record.Inputs == old.Inputs && m.currentGeneration(old.Name) > 0 {
+	if err := m.handOver(ctx, &want.record); err != nil {
+		return nil, &Failure{Name: old.Name, Err: err, Now: unchangedNow(old.Name, state)}
+	}
+	if old.Dialect != "" || (want.record.Inputs == old.Inputs && m.currentGeneration(old.Name) > 0) {
 		return m.refresh(ctx, request, old, want, state)
 	}
 	record := &want.record
@@ -37,6 +43,16 @@ func (m *Manager) update(ctx context.Context, request EnsureRequest, old *regist
 		return nil, &Failure{Name: old.Name, Err: err, Now: unchangedNow(old.Name, state)}
 	}
 	return m.changeSystem(ctx, request, old, want, state)
+}
+
+// nestingLater says when a change of nesting takes effect: a running guest
+// keeps the rights that it was started with.
+func nestingLater(record *registry.Container) string {
+	verb := "gets"
+	if !record.Nesting {
+		verb = "loses"
+	}
+	return fmt.Sprintf("container %s %s nesting when it is started next; do that now with: devhost restart %[1]s", record.Name, verb)
 }
 
 func unchangedNow(name string, state engine.State) string {
@@ -47,8 +63,9 @@ func unchangedNow(name string, state engine.State) string {
 func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *registry.Container, want *wanted, state engine.State) (*EnsureResult, error) {
 	record := &want.record
 	result := &EnsureResult{Container: record, Unchanged: true, Units: []Unit{}, Warnings: want.warnings}
+	portsChanged := !slices.Equal(old.ForwardPorts, record.ForwardPorts)
 	if state.Status != engine.Running {
-		if err := m.Registry.Save(record); err != nil {
+		if err := m.claim(ctx, record, old); err != nil {
 			return nil, err
 		}
 		if err := m.startAndWait(ctx, record, request.Timeout); err != nil {
@@ -60,7 +77,9 @@ func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *regis
 			return nil, err
 		}
 	} else {
-		if !slices.Equal(old.MemberKeys(), record.MemberKeys()) || old.Environment != record.Environment {
+		m.repairNetwork(ctx)
+		// The settings' keys may have changed too.
+		if authorize(m.Registry, m.Settings, record) != nil || old.Environment != record.Environment {
 			if err := m.writeGuestFiles(record); err != nil {
 				return nil, err
 			}
@@ -83,19 +102,40 @@ func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *regis
 			return nil, err
 		}
 	}
+	if portsChanged && !result.Started {
+		if err := m.claim(ctx, record, old); err != nil {
+			return nil, err
+		}
+	}
 	// The name and the addresses are published as they were; the ingress
 	// reads the aliases from the record.
-	return result, m.deployed(ctx, record, result.Started || old.Environment != record.Environment)
+	return result, m.deployed(ctx, record, result.Started || portsChanged || old.Environment != record.Environment)
+}
+
+// repairNetwork makes bridge and packet filter again where somebody else has
+// removed them: without, sshd would be waited for in vain. What fails is said
+// by the wait.
+func (m *Manager) repairNetwork(ctx context.Context) {
+	if current, err := m.Network.Current(); err == nil && current {
+		return
+	}
+	if err := m.publish(ctx); err != nil {
+		m.Reporter.Warn(fmt.Sprintf("the containers' network is not as it shall be, and cannot be repaired: %v", err))
+	}
 }
 
 // changeLimits changes the limits of a running container, all or none.
 func (m *Manager) changeLimits(ctx context.Context, name string, from, to registry.Limits) error {
+	if err := m.boundDisk(ctx, name, to.DiskBytes); err != nil {
+		return errors.Join(err, m.boundDisk(context.WithoutCancel(ctx), name, from.DiskBytes))
+	}
 	limiter, ok := m.Engine.(engine.Limiter)
 	if !ok {
 		return nil
 	}
 	if err := limiter.SetLimits(ctx, name, to); err != nil {
-		return errors.Join(err, limiter.SetLimits(context.WithoutCancel(ctx), name, from))
+		ctx = context.WithoutCancel(ctx)
+		return errors.Join(err, limiter.SetLimits(ctx, name, from), m.boundDisk(ctx, name, from.DiskBytes))
 	}
 	return nil
 }
@@ -139,7 +179,7 @@ func (m *Manager) changeSteps(ctx context.Context, change *change, request Ensur
 	if err := change.step(ctx, StepRecord); err != nil {
 		return nil, err
 	}
-	if err := m.Registry.Save(record); err != nil {
+	if err := m.claim(ctx, record, old); err != nil {
 		return nil, err
 	}
 	if state.Status == engine.Running {

@@ -94,18 +94,18 @@ func rootCertificatePath(stateDir string) string { return filepath.Join(caDir(st
 
 func caLockPath(stateDir string) string { return filepath.Join(caDir(stateDir), "lock") }
 
-// internalCA signs certificates for names below one domain, and is certmagic's
+// internalCA signs certificates for names below its domains, and is certmagic's
 // issuer. It needs no network.
 type internalCA struct {
-	domain      string
+	domains     []string
 	certificate *x509.Certificate
 	key         crypto.Signer
 }
 
 var _ certmagic.Issuer = (*internalCA)(nil)
 
-// openCA loads the certificate authority of a domain, or makes it.
-func openCA(ctx context.Context, stateDir, domain string, logger hclog.Logger) (*internalCA, error) {
+// openCA loads the certificate authority of the domains, or makes it.
+func openCA(ctx context.Context, stateDir string, domains []string, logger hclog.Logger) (*internalCA, error) {
 	if err := os.MkdirAll(caDir(stateDir), 0o755); err != nil {
 		return nil, &CAError{Path: caDir(stateDir), Doing: "cannot make", Err: err}
 	}
@@ -121,7 +121,7 @@ func openCA(ctx context.Context, stateDir, domain string, logger hclog.Logger) (
 	}
 	defer func() { _ = lock.Unlock() }()
 
-	authority, err := loadCA(stateDir, domain)
+	authority, err := loadCA(stateDir, domains)
 	if err != nil {
 		return nil, err
 	}
@@ -131,25 +131,25 @@ func openCA(ctx context.Context, stateDir, domain string, logger hclog.Logger) (
 		if err := os.Rename(rootPath(stateDir), old); err != nil {
 			return nil, &CAError{Path: rootPath(stateDir), Doing: "cannot replace", Err: err}
 		}
-		logger.Warn("the certificate authority is replaced, because it expires or is for another domain; browsers must be told to trust the new one",
-			"domain", domain, "old", old, "new", rootCertificatePath(stateDir))
+		logger.Warn("the certificate authority is replaced, because it expires or is for other domains; browsers must be told to trust the new one",
+			"domains", domains, "old", old, "new", rootCertificatePath(stateDir))
 		authority = nil
 	}
 	if authority == nil {
-		if authority, err = newCA(domain); err != nil {
+		if authority, err = newCA(domains); err != nil {
 			return nil, &CAError{Path: rootPath(stateDir), Doing: "cannot make", Err: err}
 		}
 		if err := authority.save(stateDir); err != nil {
 			return nil, err
 		}
-		logger.Info("made a certificate authority", "domain", domain, "certificate", rootCertificatePath(stateDir))
+		logger.Info("made a certificate authority", "domains", domains, "certificate", rootCertificatePath(stateDir))
 	}
 	return authority, authority.publish(stateDir)
 }
 
-// newCA makes a certificate authority that can sign for names below domain
+// newCA makes a certificate authority that can sign for names below the domains
 // only: who trusts it for development need not trust it for anything else.
-func newCA(domain string) (*internalCA, error) {
+func newCA(domains []string) (*internalCA, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -172,7 +172,7 @@ func newCA(domain string) (*internalCA, error) {
 		BasicConstraintsValid:       true,
 		MaxPathLenZero:              true,
 		PermittedDNSDomainsCritical: true,
-		PermittedDNSDomains:         []string{domain},
+		PermittedDNSDomains:         domains,
 		ExcludedIPRanges:            []*net.IPNet{everyIPv4, everyIPv6},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -183,11 +183,11 @@ func newCA(domain string) (*internalCA, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &internalCA{domain: domain, certificate: certificate, key: key}, nil
+	return &internalCA{domains: domains, certificate: certificate, key: key}, nil
 }
 
 // loadCA returns nil when there is none yet.
-func loadCA(stateDir, domain string) (*internalCA, error) {
+func loadCA(stateDir string, domains []string) (*internalCA, error) {
 	path := rootPath(stateDir)
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -203,7 +203,7 @@ func loadCA(stateDir, domain string) (*internalCA, error) {
 			Remedy: "restore the file from a backup, or remove it to get a new authority, which browsers must be told to trust",
 		}
 	}
-	return &internalCA{domain: domain, certificate: certificate, key: key}, nil
+	return &internalCA{domains: domains, certificate: certificate, key: key}, nil
 }
 
 // parseCA reads a certificate and its key, in PEM, out of one file.
@@ -244,9 +244,9 @@ func findPEM(content []byte, kind string) []byte {
 	return nil
 }
 
-// usable says whether it can sign for the domain, and will for a while.
+// usable says whether it can sign for the domains, and will for a while.
 func (c *internalCA) usable() bool {
-	return slices.Equal(c.certificate.PermittedDNSDomains, []string{c.domain}) && time.Until(c.certificate.NotAfter) > rootReserve
+	return slices.Equal(c.certificate.PermittedDNSDomains, c.domains) && time.Until(c.certificate.NotAfter) > rootReserve
 }
 
 // fingerprint is short and differs from root to root.

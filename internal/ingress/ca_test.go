@@ -29,7 +29,7 @@ import (
 
 func open(t *testing.T, stateDir, domain string) *internalCA {
 	t.Helper()
-	authority, err := openCA(t.Context(), stateDir, domain, hclog.NewNullLogger())
+	authority, err := openCA(t.Context(), stateDir, []string{domain}, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestConcurrentFirstStartsShareOneCA(t *testing.T) {
 	var group sync.WaitGroup
 	authorities := make([]*internalCA, 8)
 	for n := range authorities {
-		group.Go(func() { authorities[n], _ = openCA(t.Context(), stateDir, "dev.test", hclog.NewNullLogger()) })
+		group.Go(func() { authorities[n], _ = openCA(t.Context(), stateDir, []string{"dev.test"}, hclog.NewNullLogger()) })
 	}
 	group.Wait()
 	for _, authority := range authorities {
@@ -127,7 +127,7 @@ func TestUnusableCA(t *testing.T) {
 			if err := os.WriteFile(rootPath(stateDir), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := openCA(t.Context(), stateDir, "dev.test", hclog.NewNullLogger())
+			_, err := openCA(t.Context(), stateDir, []string{"dev.test"}, hclog.NewNullLogger())
 			var caError *CAError
 			if !errors.As(err, &caError) || caError.Path != rootPath(stateDir) || !strings.Contains(err.Error(), "restore") {
 				t.Errorf("got %v", err)
@@ -156,7 +156,7 @@ func TestCAIsReplacedWhenItCannotSign(t *testing.T) {
 
 	expiring := *second.certificate
 	expiring.NotAfter = time.Now().Add(rootReserve - time.Hour)
-	if (&internalCA{domain: "two.test", certificate: &expiring, key: second.key}).usable() {
+	if (&internalCA{domains: []string{"two.test"}, certificate: &expiring, key: second.key}).usable() {
 		t.Error("a root that is about to expire is used")
 	}
 }
@@ -166,7 +166,7 @@ func TestCALockHonoursCancelling(t *testing.T) {
 	open(t, stateDir, "dev.test")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := openCA(ctx, stateDir, "dev.test", hclog.NewNullLogger()); !errors.Is(err, context.Canceled) {
+	if _, err := openCA(ctx, stateDir, []string{"dev.test"}, hclog.NewNullLogger()); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
 }

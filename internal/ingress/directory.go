@@ -66,8 +66,9 @@ func (u *unknownName) Error() string {
 
 // directory finds containers by host name.
 type directory struct {
-	domain string
-	source Source
+	// domains are the public ones; the first is shown in messages.
+	domains []string
+	source  Source
 }
 
 // find returns the container that serves a host name (no port; case and a
@@ -75,9 +76,15 @@ type directory struct {
 // name. The error is *unknownName or the source's. A broken container is found
 // under every alias, for nobody can tell which ones it has.
 func (d directory) find(host string) (route Route, alias string, err error) {
-	unknown := &unknownName{Host: host, Domain: d.domain}
-	rest, below := strings.CutSuffix(normalize(host), "."+d.domain)
-	if !below {
+	unknown := &unknownName{Host: host, Domain: d.domains[0]}
+	rest, domain := "", ""
+	for _, candidate := range d.domains {
+		// One domain can lie below another: the longer one is meant.
+		if before, below := strings.CutSuffix(normalize(host), "."+candidate); below && len(candidate) > len(domain) {
+			rest, domain = before, candidate
+		}
+	}
+	if domain == "" {
 		return Route{}, "", unknown
 	}
 	alias, container, two := strings.Cut(rest, ".")

@@ -47,6 +47,8 @@ type Config struct {
 	// Domain is the public domain below which containers are named, lower case
 	// and without a trailing dot.
 	Domain string
+	// MoreDomains are further ones, of the same form.
+	MoreDomains []string
 	// HTTPSAddresses are the addresses to serve https on, each "host:port". At
 	// least one is needed. Port 0 takes a free one.
 	HTTPSAddresses []string
@@ -77,8 +79,11 @@ type Addresses struct {
 // when every address accepts connections. The error is a *ListenError when an
 // address cannot be had, a *CAError when the certificate authority is unusable.
 func Run(ctx context.Context, config Config, ready func(Addresses)) error {
-	if err := names.Domain(config.Domain); err != nil {
-		return fmt.Errorf("cannot serve: %w", err)
+	domains := append([]string{config.Domain}, config.MoreDomains...)
+	for _, domain := range domains {
+		if err := names.Domain(domain); err != nil {
+			return fmt.Errorf("cannot serve: %w", err)
+		}
 	}
 	if len(config.HTTPSAddresses) == 0 {
 		return errors.New("cannot serve: no address for https is given; name one with " + httpsFlag + " HOST:PORT")
@@ -105,11 +110,11 @@ func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 	}
 	defer closeAll(httpListeners)
 
-	authority, err := openCA(ctx, config.StateDir, config.Domain, logger)
+	authority, err := openCA(ctx, config.StateDir, domains, logger)
 	if err != nil {
 		return err
 	}
-	directory := directory{domain: config.Domain, source: config.Source}
+	directory := directory{domains: domains, source: config.Source}
 	certificates := newCertificates(directory, authority, filepath.Join(config.StateDir, "storage"), logger)
 	defer certificates.stop()
 
@@ -145,7 +150,7 @@ func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 	}
 	var background sync.WaitGroup
 	background.Go(func() { certificates.clean(requests) })
-	logger.Info("serving", "domain", config.Domain, "https", addresses.HTTPS, "http", addresses.HTTP)
+	logger.Info("serving", "domains", domains, "https", addresses.HTTPS, "http", addresses.HTTP)
 	ready(addresses)
 
 	var serveErr error

@@ -321,6 +321,34 @@ func TestNamesLeadToTheirContainer(t *testing.T) {
 	}
 }
 
+// TestSeveralDomains: each has all containers; where one lies below another, the
+// longer one is meant.
+func TestSeveralDomains(t *testing.T) {
+	var back backends
+	first, _ := back.add(t, says("first"))
+	second, _ := back.add(t, says("second"))
+	more := fmt.Sprintf("d%d.test", testDomains.Add(1))
+	ingress := start(t, Config{
+		Source:        newSource(running("one", first, "www"), running("two", second, "one")),
+		MoreDomains:   []string{more, "two." + more},
+		containerPort: back.port,
+	})
+	client := ingress.client(t, true)
+	at := func(host string) string { return fmt.Sprintf("https://%s:%d/", host, ingress.HTTPS[0].Port()) }
+	for host, want := range map[string]string{
+		"one." + ingress.config.Domain: "first", "www.one." + ingress.config.Domain: "first",
+		"one." + more: "first", "www.one." + more: "first", "two." + more: "second",
+		"one.two." + more: "first", "www.one.two." + more: "first",
+	} {
+		if _, body := get(t, client, at(host)); body != want {
+			t.Errorf("%s led to %q, want %q", host, body, want)
+		}
+	}
+	if _, err := client.Get(at("one.d0.test")); err == nil {
+		t.Error("a domain that is none of them is served")
+	}
+}
+
 func TestIPv6IsTriedAfterIPv4(t *testing.T) {
 	listener, err := net.Listen("tcp", "[::1]:0")
 	if err != nil {
@@ -874,7 +902,7 @@ func TestRedirectPort(t *testing.T) {
 		{"no such address", addresses("10.0.0.1:8443"), "127.0.0.1:80", "https://shop.example.com:8443/"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			handler := redirector{directory: directory{domain: "example.com", source: newSource(Route{Container: "shop"})}, https: test.https}
+			handler := redirector{directory: directory{domains: []string{"example.com"}, source: newSource(Route{Container: "shop"})}, https: test.https}
 			request := httptest.NewRequest(http.MethodGet, "http://shop.example.com/", nil)
 			local := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(test.local))
 			request = request.WithContext(context.WithValue(request.Context(), http.LocalAddrContextKey, net.Addr(local)))
