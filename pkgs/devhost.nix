@@ -1,5 +1,6 @@
 { lib
 , buildGoModule
+, gitMinimal
 , installShellFiles
 , makeWrapper
 , iproute2
@@ -22,12 +23,13 @@ buildGoModule {
       ../cmd
       ../internal
       ../modules
+      ../packaging
       ../tests
     ];
   };
 
   # scripts/vendor-hash prints it; make check-nix says when it is stale.
-  vendorHash = "sha256-7CdSdsDL+vA4vQlJtq6tixCsbnsuVVuBNmYYDjcfPcA=";
+  vendorHash = "sha256-zU3KEEadNE7HJ7k9Pt3oeGWpgSNrS9ggOoQOSJPfh38=";
 
   env.CGO_ENABLED = "0";
   subPackages = [ "cmd/devhost" ];
@@ -45,7 +47,11 @@ buildGoModule {
       --fish <($out/bin/devhost completion fish)
     $out/bin/devhost man > devhost.8
     installManPage devhost.8
-    wrapProgram $out/bin/devhost --suffix PATH : ${lib.makeBinPath [ iproute2 nix openssh systemd util-linux ]}
+    mkdir -p $out/lib/systemd/system
+    for unit in packaging/systemd/*; do
+      substitute $unit $out/lib/systemd/system/''${unit##*/} --subst-var-by devhost $out/bin/devhost
+    done
+    wrapProgram $out/bin/devhost --suffix PATH : ${lib.makeBinPath [ gitMinimal iproute2 nix openssh systemd util-linux ]}
   '';
 
   meta = {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"syscall"
 
 	"devhost/internal/cli/devhost"
 )
@@ -15,7 +14,7 @@ func main() {
 	if status, ok := devhost.Inside(os.Args); ok {
 		os.Exit(status)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), devhost.EndSignals()...)
 	// A second Ctrl-C ends the program at once; the journal repairs the rest.
 	context.AfterFunc(ctx, stop)
 	os.Exit(devhost.Main(ctx, os.Args, devhost.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))

@@ -8,14 +8,20 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
+	"slices"
 	"sort"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 
 	"devhost/internal/container"
+	"devhost/internal/names"
 	"devhost/internal/registry"
+	"devhost/internal/settings"
 )
 
 // Version is set at link time.
@@ -28,9 +34,20 @@ type Streams struct{ In, Out, Err *os.File }
 // app is one run of the program.
 type app struct {
 	streams Streams
+	// program is the name that it answers to, "" for its own.
+	program string
 	// onStep is container.Manager.OnStep, for tests that kill a command at a
 	// step.
 	onStep func(step string)
+	// now is the clock by which containers expire.
+	now func() time.Time
+	// settings are those of the host, once they were read; settingsErr says
+	// what is wrong with them.
+	settings    *settings.Settings
+	settingsErr error
+	// auditPath is the audit log of the state folder that stateMarker marks; ""
+	// where that cannot be used.
+	auditPath, stateMarker string
 }
 
 // Option changes a run of the program.
@@ -39,11 +56,30 @@ type Option func(*app)
 // OnStep has a function called at every journalled step of a change.
 func OnStep(hook func(step string)) Option { return func(a *app) { a.onStep = hook } }
 
+// EndSignals are those that end a command in an orderly way. A closed terminal
+// does, unless nohup(1) or the like says that it shall not.
+func EndSignals() []os.Signal {
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		ends = append(ends, syscall.SIGHUP)
+	}
+	return ends
+}
+
 // Main runs the program and returns its exit status.
 func Main(ctx context.Context, args []string, streams Streams, options ...Option) int {
-	a := &app{streams: streams}
+	cleanEnvironment()
+	// A closed pipe makes a write fail, and does not end the program: what was
+	// changed is still to be written down.
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, syscall.SIGPIPE)
+	defer signal.Stop(broken)
+	a := &app{streams: streams, now: time.Now}
 	for _, option := range options {
 		option(a)
+	}
+	if dialect := a.dialect(args); dialect != nil {
+		return dialect(ctx, args)
 	}
 	command := a.command()
 	err := command.RunContext(ctx, a.reorder(command, args))
@@ -67,9 +103,10 @@ First steps:
 Exit codes: 0 done; 1 failed, and the message says what holds now; 2 wrong
 input; 3 the container is up, but units failed or still start; 4 no such
 container; 5 in use by another command; 6 the host lacks something (no root, no
-build users, a port taken); 130 interrupted. exec, shell and ssh return the
-command's own; exec and shell 125 where the container cannot be entered, 126 and
-127 where the command cannot be run or found.`,
+build users, a port taken); 7 you may not do this; 130 interrupted; 141 nobody
+reads the output. exec, shell and ssh return the command's own; exec and shell
+125 where the container cannot be entered, 126 and 127 where the command cannot
+be run or found.`,
 		Version:                Version,
 		EnableBashCompletion:   true,
 		UseShortOptionHandling: false,
@@ -94,12 +131,19 @@ command's own; exec and shell 125 where the container cannot be entered, 126 and
 			a.listCommand(), a.statusCommand(), a.ipCommand(),
 			a.startCommand(), a.stopCommand(), a.restartCommand(), a.destroyCommand(),
 			a.execCommand(), a.shellCommand(), a.sshCommand(), a.sshConfigCommand(), a.logsCommand(),
+			a.keepCommand(), a.unkeepCommand(), a.undeleteCommand(), a.expireCommand(), a.pruneCommand(),
+			a.cloneCommand(), a.renameCommand(), a.snapshotCommand(),
 			a.generationsCommand(), a.rollbackCommand(), a.diffCommand(),
-			a.ingressCommand(), a.doctorCommand(),
-			a.completionCommand(), a.manCommand(), a.superviseCommand(),
+			a.ingressCommand(), a.doctorCommand(), a.hostCommand(),
+			a.completionCommand(), a.manCommand(), a.superviseCommand(), a.repairCommand(), a.refreshCommand(), a.bootCommand(),
 		},
 	}
+	a.guard(command.Commands, "")
+	commands := slices.Clone(command.Commands)
 	for _, sub := range command.Commands {
+		commands = append(commands, sub.Subcommands...)
+	}
+	for _, sub := range commands {
 		sub.OnUsageError = explainFlag
 		// Else "devhost ensure help" would not be about a container named help.
 		sub.HideHelpCommand = true
@@ -117,7 +161,7 @@ func unknownCommand(c *cli.Context) error {
 		known = append(known, command.Names()...)
 	}
 	text := fmt.Sprintf("there is no command %q", name)
-	if meant := closest(name, known); meant != "" {
+	if meant := names.Closest(name, known); meant != "" {
 		text += fmt.Sprintf("; did you mean %q?", meant)
 	}
 	return &usageError{err: errors.New(text + " See: devhost --help")}
@@ -128,17 +172,17 @@ func explainFlag(c *cli.Context, err error, isSubcommand bool) error {
 	var command string
 	known, unknown := c.App.VisibleFlags(), "there is no option "
 	if isSubcommand {
-		command, known = c.Command.Name, c.Command.VisibleFlags()
+		command, known = commandName(c), c.Command.VisibleFlags()
 		unknown = command + " has no option "
 	}
 	text := err.Error()
 	if flag, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
-		var names []string
+		var spelled []string
 		for _, flag := range known {
-			names = append(names, flag.Names()...)
+			spelled = append(spelled, flag.Names()...)
 		}
 		text = unknown + withDashes(flag)
-		if meant := closest(flag, names); meant != "" {
+		if meant := names.Closest(flag, spelled); meant != "" {
 			text += fmt.Sprintf("; did you mean %s?", withDashes(meant))
 		}
 	} else if flag, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
@@ -155,39 +199,6 @@ func withDashes(flag string) string {
 		return "-" + flag
 	}
 	return "--" + flag
-}
-
-// closest is the known word that somebody may have meant, "" if none is near.
-func closest(word string, known []string) string {
-	const farthest = 2
-	found, least := "", min(farthest, len(word)/2)+1
-	for _, candidate := range known {
-		if distance := editDistance(word, candidate); distance < least {
-			found, least = candidate, distance
-		}
-	}
-	return found
-}
-
-// editDistance counts the bytes to insert, remove or replace (Levenshtein).
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // reorder puts the flags of a command before its arguments, so that
@@ -207,13 +218,21 @@ func (a *app) reorder(command *cli.App, args []string) []string {
 	if position >= len(args) {
 		return args
 	}
-	sub := command.Command(args[position])
+	sub, words := command.Command(args[position]), 1
+	if sub != nil && len(sub.Subcommands) > 0 && position+1 < len(args) {
+		// A group: its commands are two words long.
+		name := args[position+1]
+		words = 2
+		if i := slices.IndexFunc(sub.Subcommands, func(one *cli.Command) bool { return one.HasName(name) }); i >= 0 {
+			sub = sub.Subcommands[i]
+		}
+	}
 	if sub == nil || sub.SkipFlagParsing || sub.Name == "exec" || sub.Name == "ssh" || len(sub.Subcommands) > 0 {
 		return args
 	}
 	own := takesValue(sub.Flags)
 	var globals, flags, arguments []string
-	rest := args[position+1:]
+	rest := args[position+words:]
 	for i := 0; i < len(rest); i++ {
 		argument := rest[i]
 		if argument == "--" {
@@ -242,7 +261,7 @@ func (a *app) reorder(command *cli.App, args []string) []string {
 		}
 	}
 	reordered := append(append([]string{}, args[:position]...), globals...)
-	reordered = append(append(reordered, args[position]), flags...)
+	reordered = append(append(reordered, args[position:position+words]...), flags...)
 	return append(reordered, arguments...)
 }
 
@@ -310,17 +329,24 @@ func (a *app) completeNames(c *cli.Context) {
 	}
 }
 
+// commandName is the command as people type it behind the program's name, such
+// as "snapshot list".
+func commandName(c *cli.Context) string {
+	_, name, _ := strings.Cut(c.Command.HelpName, " ")
+	return name
+}
+
 // oneName is the only argument of most commands.
 func oneName(c *cli.Context) (string, error) {
 	if c.Args().Len() != 1 {
-		return "", &usageError{command: c.Command.Name, err: fmt.Errorf("give the name of one container: devhost %s %s", c.Command.Name, c.Command.ArgsUsage)}
+		return "", &usageError{command: commandName(c), err: fmt.Errorf("give the name of one container: %s %s", c.Command.HelpName, c.Command.ArgsUsage)}
 	}
 	return c.Args().First(), nil
 }
 
 func noArguments(c *cli.Context) error {
 	if c.Args().Present() {
-		return &usageError{command: c.Command.Name, err: fmt.Errorf("%s takes no arguments, but was given %q", c.Command.Name, c.Args().First())}
+		return &usageError{command: commandName(c), err: fmt.Errorf("%s takes no arguments, but was given %q", commandName(c), c.Args().First())}
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/engine"
 	"devhost/internal/execx"
 	"devhost/internal/terminal"
 )
@@ -19,12 +20,8 @@ import (
 // it holds is the guest's word: on a terminal, only text and colours of it are
 // shown.
 func (a *app) console(c *cli.Context, path string) error {
-	var out io.Writer = a.streams.Out
-	if isTerminal(a.streams.Out) {
-		lines := &execx.LineWriter{Line: func(line string) { fmt.Fprintln(a.streams.Out, terminal.Colours(line)) }}
-		defer lines.Close()
-		out = lines
-	}
+	out, close := a.consoleOutput()
+	defer close()
 	file, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) && !c.Bool("follow") {
 		return nil
@@ -38,6 +35,22 @@ func (a *app) console(c *cli.Context, path string) error {
 		return file.Close()
 	}
 	return follow(c.Context, out, file, path)
+}
+
+// consoleOutput is standard output for what a guest wrote.
+func (a *app) consoleOutput() (out io.Writer, close func()) {
+	if !isTerminal(a.streams.Out) {
+		return a.streams.Out, func() {}
+	}
+	lines := &execx.LineWriter{Line: func(line string) { fmt.Fprintln(a.streams.Out, terminal.Colours(line)) }}
+	return lines, func() { _ = lines.Close() }
+}
+
+// consoleJournal is console for an engine that keeps no file.
+func (a *app) consoleJournal(c *cli.Context, journal engine.Journal, name string) error {
+	out, close := a.consoleOutput()
+	defer close()
+	return journal.Console(c.Context, name, engine.ConsoleOptions{Lines: c.Int("lines"), Follow: c.Bool("follow")}, out)
 }
 
 // copyLastLines copies the last lines of a file, all of them for 0.

@@ -11,10 +11,13 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/container"
+	"devhost/internal/disk"
 	"devhost/internal/doctor"
 	"devhost/internal/execx"
 	"devhost/internal/network"
 	"devhost/internal/registry"
+	"devhost/internal/settings"
 )
 
 func (a *app) doctorCommand() *cli.Command {
@@ -25,22 +28,32 @@ func (a *app) doctorCommand() *cli.Command {
 			if err := noArguments(c); err != nil {
 				return err
 			}
-			domain, err := publicDomain(c)
+			stateDir, err := filepath.Abs(c.String("state-dir"))
 			if err != nil {
 				return err
 			}
-			stateDir, err := filepath.Abs(c.String("state-dir"))
+			settings, settingsErr := a.hostSettings(registry.Layout{State: stateDir})
+			domain, _, err := publicDomains(c, settings)
 			if err != nil {
 				return err
 			}
 			var sockets net.ListenConfig
 			runner := execx.New()
+			containers := &container.HostNetwork{Layout: registry.Layout{State: stateDir}, HostsFile: hostsFile}
 			host := &doctor.Host{
-				Runner: runner, StateDir: stateDir, Domain: domain, Ports: []int{80, 443}, Root: "/", UID: os.Geteuid(),
+				Runner: runner, StateDir: stateDir, Domain: domain, Ports: []int{int(settings.Ingress.HTTPPort), int(settings.Ingress.HTTPSPort)}, Root: "/", UID: os.Geteuid(),
 				Idmap:  func(ctx context.Context, folder string) error { return doctor.TryIdmap(ctx, runner, folder) },
-				Listen: sockets.Listen, Free: doctor.FreeBytes, LookupHost: net.DefaultResolver.LookupHost,
-				ForwardDrops: func() ([]network.Finding, error) { return network.ForeignForwardDrops(recordedNetwork(stateDir)) },
-				Resolvers:    network.ResolvConf,
+				Listen: sockets.Listen, Free: doctor.FreeBytes, Quotas: disk.Host{}.Enforces, LookupHost: net.DefaultResolver.LookupHost,
+				ForwardDrops: func() ([]network.Finding, error) {
+					forwards, err := containers.Forwards()
+					if err != nil {
+						return nil, err
+					}
+					return network.ForeignForwardDrops(recordedNetwork(stateDir, settings.Network), forwards)
+				},
+				Containers: containers.Troubles,
+				Resolvers:  network.ResolvConf,
+				Settings:   func() error { return settingsErr },
 			}
 			findings := host.Examine(c.Context)
 			if c.Bool("json") {
@@ -59,14 +72,16 @@ func (a *app) doctorCommand() *cli.Command {
 }
 
 // recordedNetwork is the network that this state folder uses, or would choose.
-func recordedNetwork(stateDir string) network.Host {
+func recordedNetwork(stateDir string, wanted settings.Network) network.Host {
 	layout := registry.Layout{State: stateDir}
 	var host network.Host
 	data, err := os.ReadFile(layout.Network())
 	if err == nil && json.Unmarshal(data, &host) == nil {
 		return host
 	}
-	host, _ = network.ChooseHost(layout.Instance())
+	// What is wrong with the wishes is said elsewhere.
+	wishes, _ := container.Wishes(wanted)
+	host, _ = network.ChooseHost(layout.Instance(), wishes)
 	return host
 }
 

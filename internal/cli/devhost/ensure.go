@@ -14,6 +14,9 @@ import (
 
 	"devhost/internal/container"
 	"devhost/internal/execx"
+	"devhost/internal/expiry"
+	"devhost/internal/registry"
+	"devhost/internal/settings"
 	"devhost/internal/sshaccess"
 )
 
@@ -46,7 +49,12 @@ file://). It is resolved once and pinned; --update-channel resolves it again.
 			&cli.StringFlag{Name: "memory", Usage: "limit of memory, such as `4G`; 0 for none"},
 			&cli.Float64Flag{Name: "cpus", Usage: "limit of processor time, in `PROCESSORS`; 0 for none"},
 			&cli.Int64Flag{Name: "tasks", Usage: "limit of processes and threads, a `NUMBER`; 0 for none"},
+			&cli.Int64Flag{Name: "io-weight", Usage: "its share of the disks' time beside other containers, a `NUMBER` from 1 to 10000; 0 for the usual one, 100"},
+			&cli.BoolFlag{Name: "nesting", Usage: "let container engines such as docker work inside, from the next start on; --nesting=false takes it back"},
+			&cli.StringSliceFlag{Name: "forward-port", Usage: "`HOST:GUEST[/udp]`: a port of this host that leads to one of the container, for everybody; can be repeated; '' removes all"},
+			&cli.StringFlag{Name: "disk-size", Usage: "limit of what its files take, such as `20G`, where the file system has project quotas; 0 for none"},
 			&cli.StringSliceFlag{Name: "authorized-key", Usage: "public `KEY` or .pub file that may log in as developer; can be repeated; '' removes all"},
+			&cli.StringFlag{Name: "keep", Usage: "keep it from being stopped and deleted for this `TIME` from now on, such as 14d; 0 takes that back"},
 			&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: timeoutUsage},
 			lockTimeoutFlag(),
 			jsonFlag(),
@@ -83,11 +91,15 @@ func (a *app) ensure(c *cli.Context) error {
 	if request.AuthorizedKeys, request.AccountKeys, err = a.memberKeys(c, request); err != nil {
 		return &usageError{command: "ensure", err: err}
 	}
-	began := time.Now()
+	began, before := time.Now(), a.expiryWarnings(manager, name)
 	result, err := manager.Ensure(c.Context, request)
 	if err != nil {
+		for _, warning := range before {
+			fmt.Fprintf(a.streams.Err, "devhost: warning: %s; %s\n", warning, expiry.Remedy(name))
+		}
 		return err
 	}
+	result.Warnings = append(result.Warnings, a.expiryNews(manager, result.Container, before)...)
 	return a.printEnsured(c, result, time.Since(began))
 }
 
@@ -110,26 +122,63 @@ func (a *app) fillRequest(c *cli.Context, request *container.EnsureRequest) erro
 	}
 	if c.IsSet("memory") {
 		bytes, err := units.RAMInBytes(c.String("memory"))
-		const least = 64 << 20
-		if err != nil || bytes < 0 || (bytes > 0 && bytes < least) {
+		if err != nil || bytes < 0 || (bytes > 0 && bytes < settings.LeastMemory) {
 			return fmt.Errorf("--memory %q: give an amount of at least 64M, such as 512M or 4G, or 0 for no limit", c.String("memory"))
 		}
 		request.MemoryBytes = &bytes
 	}
+	if c.IsSet("keep") {
+		var keep time.Duration
+		if text := c.String("keep"); text != "0" && text != "" {
+			var err error
+			if keep, err = parseDuration("keep", text); err != nil {
+				return err
+			}
+		}
+		request.Keep = &keep
+	}
 	if c.IsSet("cpus") {
 		cpus := c.Float64("cpus")
-		if cpus < 0 || (cpus > 0 && cpus < 0.01) || cpus > 4096 || cpus != cpus {
+		if cpus < 0 || (cpus > 0 && cpus < settings.LeastCPUs) || cpus > settings.MostCPUs || cpus != cpus {
 			return fmt.Errorf("--cpus %v: give a number of processors such as 0.5 or 2, or 0 for no limit", cpus)
 		}
 		request.CPUs = &cpus
 	}
 	if c.IsSet("tasks") {
 		tasks := c.Int64("tasks")
-		const least = 64
-		if tasks < 0 || (tasks > 0 && tasks < least) {
-			return fmt.Errorf("--tasks %d: give a number of at least %d, or 0 for no limit", tasks, least)
+		if tasks < 0 || (tasks > 0 && tasks < settings.LeastTasks) {
+			return fmt.Errorf("--tasks %d: give a number of at least %d, or 0 for no limit", tasks, settings.LeastTasks)
 		}
 		request.Tasks = &tasks
+	}
+	if c.IsSet("forward-port") {
+		ports := []registry.ForwardPort{}
+		for _, text := range withoutEmpty(c.StringSlice("forward-port")) {
+			port, err := container.ParseForwardPort(text)
+			if err != nil {
+				return fmt.Errorf("--forward-port: %w", err)
+			}
+			ports = append(ports, port)
+		}
+		request.ForwardPorts = &ports
+	}
+	if c.IsSet("io-weight") {
+		weight := c.Int64("io-weight")
+		if weight < 0 || weight > settings.MostIO {
+			return fmt.Errorf("--io-weight %d: give a number from 1 to %d, or 0 for the usual one", weight, settings.MostIO)
+		}
+		request.IOWeight = &weight
+	}
+	if c.IsSet("nesting") {
+		nesting := c.Bool("nesting")
+		request.Nesting = &nesting
+	}
+	if c.IsSet("disk-size") {
+		bytes, err := units.RAMInBytes(c.String("disk-size"))
+		if err != nil || bytes < 0 || (bytes > 0 && bytes < settings.LeastDisk) {
+			return fmt.Errorf("--disk-size %q: give an amount of at least 64M, such as 20G, or 0 for no limit", c.String("disk-size"))
+		}
+		request.DiskBytes = &bytes
 	}
 	if request.Timeout <= 0 || request.LockTimeout < 0 {
 		return errors.New("--timeout must be positive and --lock-timeout must not be negative")

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
 
 	"devhost/internal/channel"
 	"devhost/internal/container"
@@ -23,7 +26,9 @@ const (
 	exitMissing     = 4
 	exitBusy        = 5
 	exitHost        = 6
+	exitNotAllowed  = 7
 	exitInterrupted = 130
+	exitNoReader    = 141
 )
 
 // usageError is wrong input.
@@ -62,6 +67,9 @@ func exitCode(ctx context.Context, err error) int {
 		degraded degradedError
 		usage    *usageError
 		host     *hostError
+		allowed  *NotAllowed
+		owner    *container.NotOwner
+		setting  *container.Refused
 		name     *names.Invalid
 		channel  *channel.BadReference
 		refused  *provision.Refused
@@ -70,7 +78,10 @@ func exitCode(ctx context.Context, err error) int {
 		noNix    *nix.NotInstalled
 		daemon   *nix.DaemonDown
 		listen   *ingress.ListenError
+		port     *container.PortRefused
 		missing  *registry.NotRegistered
+		archive  *registry.NoArchive
+		snapshot *registry.NoSnapshot
 		locked   *registry.Locked
 	)
 	switch {
@@ -82,9 +93,17 @@ func exitCode(ctx context.Context, err error) int {
 		return exitDegraded
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &channel), errors.As(err, &refused), errors.As(err, &nowhere):
+	case noReader(err):
+		return exitNoReader
+	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &channel), errors.As(err, &refused), errors.As(err, &nowhere), errors.As(err, &setting):
 		return exitUsage
-	case errors.As(err, &missing):
+	case errors.As(err, &allowed), errors.As(err, &owner):
+		return exitNotAllowed
+	case errors.As(err, &port) && port.Taken:
+		return exitHost
+	case errors.As(err, &port):
+		return exitUsage
+	case errors.As(err, &snapshot), errors.As(err, &archive), errors.As(err, &missing):
 		return exitMissing
 	case errors.As(err, &locked):
 		return exitBusy
@@ -94,31 +113,38 @@ func exitCode(ctx context.Context, err error) int {
 	return exitFailed
 }
 
+// noReader tells whether somebody closed the pipe that output goes to, as head
+// does. The exit status is that of a program that SIGPIPE ends.
+func noReader(err error) bool {
+	var write *fs.PathError
+	return errors.As(err, &write) && errors.Is(err, syscall.EPIPE) && (write.Path == os.Stdout.Name() || write.Path == os.Stderr.Name())
+}
+
 // report prints an error for a person and returns the exit status.
 func (a *app) report(ctx context.Context, err error) int {
 	code := exitCode(ctx, err)
 	var status *statusError
 	var degraded degradedError
-	if err == nil || errors.As(err, &status) || errors.As(err, &degraded) {
+	if err == nil || errors.As(err, &status) || errors.As(err, &degraded) || code == exitNoReader {
 		return code
 	}
 	if code == exitInterrupted {
 		var failure *container.Failure
 		if errors.As(err, &failure) {
-			fmt.Fprintf(a.streams.Err, "devhost: interrupted\n%s\n", failure.Now)
+			fmt.Fprintf(a.streams.Err, "%s: interrupted\n%s\n", a.programName(), failure.Now)
 		} else {
-			fmt.Fprintln(a.streams.Err, "devhost: interrupted")
+			fmt.Fprintf(a.streams.Err, "%s: interrupted\n", a.programName())
 		}
 		return code
 	}
-	fmt.Fprintf(a.streams.Err, "devhost: %v\n", err)
+	fmt.Fprintf(a.streams.Err, "%s: %v\n", a.programName(), err)
 	var usage *usageError
 	switch {
 	case !errors.As(err, &usage):
 	case usage.command != "":
-		fmt.Fprintf(a.streams.Err, "See: devhost %s --help\n", usage.command)
+		fmt.Fprintf(a.streams.Err, "See: %s %s --help\n", a.programName(), usage.command)
 	case usage.help:
-		fmt.Fprintln(a.streams.Err, "See: devhost --help")
+		fmt.Fprintf(a.streams.Err, "See: %s --help\n", a.programName())
 	}
 	return code
 }

@@ -159,6 +159,9 @@ func (a *app) logsCommand() *cli.Command {
 				if !c.Bool("console") {
 					fmt.Fprintf(a.streams.Err, "container %s is %s: this is its console log\n", record.Name, state.Status)
 				}
+				if manager.Engine.Features().Journal {
+					return a.consoleJournal(c, manager.Engine.(engine.Journal), record.Name)
+				}
 				return a.console(c, manager.Registry.Log(record.Name))
 			}
 			command := []string{"/run/current-system/sw/bin/journalctl", "--no-pager"}

@@ -5,30 +5,39 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 
 	"devhost/internal/ingress"
 	"devhost/internal/names"
+	"devhost/internal/settings"
 )
 
 // defaultDomain needs no DNS: names below localhost are this machine.
 const defaultDomain = "devhost.localhost"
 
 func domainFlag() cli.Flag {
-	return &cli.StringFlag{Name: "domain", Value: defaultDomain, EnvVars: []string{"DEVHOST_DOMAIN"}, Usage: "public `DOMAIN` below which containers are reached"}
+	return &cli.StringFlag{Name: "domain", Value: defaultDomain, EnvVars: []string{"DEVHOST_DOMAIN"}, Usage: "public `DOMAIN` below which containers are reached (default: publicAddress and domains of the settings)"}
 }
 
-// publicDomain is the value of the flag, in lower case and without a dot at the
-// end.
-func publicDomain(c *cli.Context) (string, error) {
-	domain := strings.ToLower(strings.TrimSuffix(c.String("domain"), "."))
-	if err := names.Domain(domain); err != nil {
-		return "", &usageError{command: c.Command.Name, err: err}
+// publicDomains is the value of the flag, in lower case and without a dot at the
+// end; without the flag, those of the host's settings.
+func publicDomains(c *cli.Context, host settings.Settings) (domain string, more []string, err error) {
+	domain = strings.ToLower(strings.TrimSuffix(c.String("domain"), "."))
+	if known := append([]string{host.PublicAddress}, host.Domains...); !c.IsSet("domain") {
+		known = slices.DeleteFunc(known, func(name string) bool { return name == "" })
+		if len(known) > 0 {
+			domain, more = known[0], known[1:]
+		}
 	}
-	return domain, nil
+	if err := names.Domain(domain); err != nil {
+		return "", nil, &usageError{command: commandName(c), err: err}
+	}
+	return domain, more, nil
 }
 
 func (a *app) ingressCommand() *cli.Command {
@@ -40,8 +49,8 @@ aliases answer at once. The root certificate, for curl --cacert or a browser,
 is printed at the start, and by --ca.`,
 		Flags: []cli.Flag{
 			domainFlag(),
-			&cli.StringSliceFlag{Name: "https", Usage: "`ADDRESS:PORT` to serve https on; can be repeated (default: port 443, on loopback for a domain below localhost, else everywhere)"},
-			&cli.StringSliceFlag{Name: "http", Usage: "`ADDRESS:PORT` that redirects to https; can be repeated, an empty one for none (default: port 80, likewise)"},
+			&cli.StringSliceFlag{Name: "https", Usage: "`ADDRESS:PORT` to serve https on; can be repeated (default: the settings' port, else 443, on loopback for a domain below localhost, else everywhere)"},
+			&cli.StringSliceFlag{Name: "http", Usage: "`ADDRESS:PORT` that redirects to https; can be repeated, an empty one for none (default: the settings' port, else 80, likewise)"},
 			&cli.BoolFlag{Name: "ca", Usage: "print the path of the root certificate and end"},
 		},
 		Action: func(c *cli.Context) error {
@@ -60,11 +69,15 @@ is printed at the start, and by --ca.`,
 				fmt.Fprintln(a.streams.Out, path)
 				return nil
 			}
-			domain, err := publicDomain(c)
+			host, err := a.hostSettings(layout)
+			if err != nil {
+				return &hostError{err: err}
+			}
+			domain, more, err := publicDomains(c, host)
 			if err != nil {
 				return err
 			}
-			https, http := listenAddresses(c, "https", domain, 443), listenAddresses(c, "http", domain, 80)
+			https, http := listenAddresses(c, "https", domain, host.Ingress.HTTPSPort), listenAddresses(c, "http", domain, host.Ingress.HTTPPort)
 			if len(https) == 0 {
 				return &usageError{command: "ingress", err: errors.New("--https '': without an address for https there is nothing to serve")}
 			}
@@ -81,15 +94,19 @@ is printed at the start, and by --ca.`,
 				return err
 			}
 			return ingress.Run(c.Context, ingress.Config{
-				Domain: domain, HTTPSAddresses: https, HTTPAddresses: http, StateDir: layout.Ingress(),
+				Domain: domain, MoreDomains: more, HTTPSAddresses: https, HTTPAddresses: http, StateDir: layout.Ingress(),
 				Source: ingress.NewRegistrySource(manager.Registry, manager.Engine.State), Logger: a.ingressLogger(c),
 			}, func(addresses ingress.Addresses) {
-				fmt.Fprintf(a.streams.Err, "serving https at %s for *.%s\n", joined(addresses.HTTPS), domain)
+				fmt.Fprintf(a.streams.Err, "serving https at %s for *.%s\n", joined(addresses.HTTPS), strings.Join(append([]string{domain}, more...), " *."))
 				if len(addresses.HTTP) > 0 {
 					fmt.Fprintf(a.streams.Err, "redirecting http at %s\n", joined(addresses.HTTP))
 				}
 				if root, err := ingress.CARoot(layout.Ingress()); err == nil {
 					fmt.Fprintf(a.streams.Err, "root certificate: %s\n", root)
+				}
+				// Where systemd started it, it waits for this.
+				if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+					fmt.Fprintf(a.streams.Err, "systemd cannot be told that the ingress serves: %v\n", err)
 				}
 			})
 		},
@@ -108,7 +125,7 @@ func (a *app) ingressLogger(c *cli.Context) hclog.Logger {
 
 // listenAddresses are those of a flag. Without one, the ingress is reachable
 // from other machines only with a domain that other machines can use.
-func listenAddresses(c *cli.Context, flag, domain string, port int) []string {
+func listenAddresses(c *cli.Context, flag, domain string, port uint16) []string {
 	if c.IsSet(flag) {
 		return withoutEmpty(c.StringSlice(flag))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -16,6 +17,7 @@ import (
 
 	"devhost/internal/container"
 	"devhost/internal/engine"
+	"devhost/internal/expiry"
 	"devhost/internal/registry"
 )
 
@@ -23,33 +25,49 @@ import (
 type listed struct {
 	Name string `json:"name"`
 	// Status is the engine's state, or "broken".
-	Status         string           `json:"status"`
-	IPv4           string           `json:"ipv4,omitempty"`
-	IPv6           string           `json:"ipv6,omitempty"`
-	Owner          string           `json:"owner,omitempty"`
-	Aliases        []string         `json:"aliases"`
-	Channel        string           `json:"channel,omitempty"`
-	Revision       string           `json:"revision,omitempty"`
-	System         string           `json:"system,omitempty"`
-	Limits         *registry.Limits `json:"limits,omitempty"`
-	CreatedAt      *time.Time       `json:"createdAt,omitempty"`
-	LastDeployment *time.Time       `json:"lastDeployment,omitempty"`
-	StartedAt      *time.Time       `json:"startedAt,omitempty"`
+	Status  string   `json:"status"`
+	IPv4    string   `json:"ipv4,omitempty"`
+	IPv6    string   `json:"ipv6,omitempty"`
+	Owner   string   `json:"owner,omitempty"`
+	Aliases []string `json:"aliases"`
+	// ForwardPorts are ports of the host that lead to it.
+	ForwardPorts   []registry.ForwardPort `json:"forwardPorts"`
+	Channel        string                 `json:"channel,omitempty"`
+	Revision       string                 `json:"revision,omitempty"`
+	System         string                 `json:"system,omitempty"`
+	Limits         *registry.Limits       `json:"limits,omitempty"`
+	Nesting        bool                   `json:"nesting,omitempty"`
+	CreatedAt      *time.Time             `json:"createdAt,omitempty"`
+	LastDeployment *time.Time             `json:"lastDeployment,omitempty"`
+	StartedAt      *time.Time             `json:"startedAt,omitempty"`
+	// ExpiresStop and ExpiresDelete are when it is stopped and deleted at the
+	// earliest, KeepUntil is until when it is kept; each is missing for never.
+	ExpiresStop   *time.Time `json:"expiresStop,omitempty"`
+	ExpiresDelete *time.Time `json:"expiresDelete,omitempty"`
+	KeepUntil     *time.Time `json:"keepUntil,omitempty"`
+	KeptForever   bool       `json:"keptForever,omitempty"`
+	// Warnings are about what is near.
+	Warnings []string `json:"warnings,omitempty"`
+	// Disk is what its files take, where that is known, and Snapshots counts
+	// its snapshots. Only status has them.
+	Disk      *container.DiskUsage `json:"disk,omitempty"`
+	Snapshots *int                 `json:"snapshots,omitempty"`
 	// Detail says why a container is broken or failed.
 	Detail string           `json:"detail,omitempty"`
 	Units  []container.Unit `json:"units,omitempty"`
 }
 
-func describe(name string, record *registry.Container, state engine.State, err error) listed {
+func describe(manager *container.Manager, name string, record *registry.Container, state engine.State, err error) listed {
 	if err != nil || record == nil {
-		return listed{Name: name, Status: "broken", Aliases: []string{}, Detail: fmt.Sprint(err)}
+		return listed{Name: name, Status: "broken", Aliases: []string{}, ForwardPorts: []registry.ForwardPort{}, Detail: fmt.Sprint(err)}
 	}
 	entry := listed{
 		Name: name, Status: string(state.Status), Detail: state.Detail,
 		IPv4: record.Address.IPv4, IPv6: record.Address.IPv6, Owner: record.Owner, Aliases: record.Aliases,
-		Channel: record.Pin.Reference, Revision: record.Pin.Revision, System: record.System, Limits: &record.Limits,
+		Channel: record.Pin.Reference, Revision: record.Pin.Revision, System: manager.System(record), Limits: &record.Limits, Nesting: record.Nesting,
 		CreatedAt: &record.CreatedAt, LastDeployment: &record.LastDeployment,
 	}
+	entry.ForwardPorts = append([]registry.ForwardPort{}, record.ForwardPorts...)
 	if !state.StartedAt.IsZero() {
 		entry.StartedAt = &state.StartedAt
 	}
@@ -79,14 +97,20 @@ func (a *app) listCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return a.printList(c, describeAll(manager.Engine, entries))
+			containers := describeAll(manager, entries)
+			for i, entry := range entries {
+				if entry.Container != nil {
+					containers[i].addOutlook(a.outlook(manager, entry.Container, containers[i].Status == string(engine.Running)))
+				}
+			}
+			return a.printList(c, containers)
 		},
 	}
 }
 
 // describeAll asks the engine for many containers at once: each costs a few
 // reads.
-func describeAll(engine engine.Engine, entries []registry.Entry) []listed {
+func describeAll(manager *container.Manager, entries []registry.Entry) []listed {
 	containers := make([]listed, len(entries))
 	var group sync.WaitGroup
 	workers := runtime.GOMAXPROCS(0)
@@ -94,8 +118,8 @@ func describeAll(engine engine.Engine, entries []registry.Entry) []listed {
 		group.Go(func() {
 			for i := first; i < len(entries); i += workers {
 				entry := entries[i]
-				state, err := engine.State(entry.Name)
-				containers[i] = describe(entry.Name, entry.Container, state, errors.Join(entry.Err, err))
+				state, err := manager.Engine.State(entry.Name)
+				containers[i] = describe(manager, entry.Name, entry.Container, state, errors.Join(entry.Err, err))
 			}
 		})
 	}
@@ -118,15 +142,15 @@ func (a *app) printList(c *cli.Context, containers []listed) error {
 	}
 	// A tabwriter writes every cell by itself.
 	buffered := bufio.NewWriter(a.streams.Out)
-	table := tabwriter.NewWriter(buffered, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "NAME\tSTATUS\tADDRESS\tALIASES\tOWNER\tDEPLOYED")
+	table, now := tabwriter.NewWriter(buffered, 0, 0, 2, ' ', 0), a.now()
+	fmt.Fprintln(table, "NAME\tSTATUS\tADDRESS\tALIASES\tOWNER\tDEPLOYED\tEXPIRES")
 	for _, entry := range containers {
 		deployed := "-"
 		if entry.LastDeployment != nil && !entry.LastDeployment.IsZero() {
 			deployed = units.HumanDuration(time.Since(*entry.LastDeployment)) + " ago"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", entry.Name, entry.Status,
-			orDash(entry.IPv4), orDash(strings.Join(entry.Aliases, " ")), orDash(entry.Owner), deployed)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", entry.Name, entry.Status,
+			orDash(entry.IPv4), orDash(strings.Join(entry.Aliases, " ")), orDash(entry.Owner), deployed, entry.expires(now))
 	}
 	if err := errors.Join(table.Flush(), buffered.Flush()); err != nil {
 		return err
@@ -134,6 +158,9 @@ func (a *app) printList(c *cli.Context, containers []listed) error {
 	for _, entry := range containers {
 		if entry.Status == "broken" {
 			fmt.Fprintf(a.streams.Err, "%s: %s\n", entry.Name, entry.Detail)
+		}
+		for _, warning := range entry.Warnings {
+			fmt.Fprintf(a.streams.Err, "%s; %s\n", warning, expiry.Remedy(entry.Name))
 		}
 	}
 	return nil
@@ -156,23 +183,26 @@ func (a *app) statusCommand() *cli.Command {
 				return err
 			}
 			state, err := manager.Engine.State(record.Name)
-			entry := describe(record.Name, record, state, err)
+			entry := describe(manager, record.Name, record, state, err)
+			outlook := a.outlook(manager, record, state.Status == engine.Running)
+			entry.addOutlook(outlook)
 			if state.Status == engine.Running {
 				entry.Units, err = manager.TroubledUnits(c.Context, record.Name)
 				if err != nil {
 					entry.Detail = "cannot ask the guest for its units: " + err.Error()
 				}
 			}
+			a.addDisk(manager, record, &entry)
 			if c.Bool("json") {
 				return a.printJSON(entry)
 			}
-			a.printStatus(entry)
+			a.printStatus(entry, outlook)
 			return nil
 		},
 	}
 }
 
-func (a *app) printStatus(entry listed) {
+func (a *app) printStatus(entry listed, outlook expiry.Outlook) {
 	table := tabwriter.NewWriter(a.streams.Out, 0, 0, 2, ' ', 0)
 	row := func(key, value string) {
 		if value != "" {
@@ -184,20 +214,40 @@ func (a *app) printStatus(entry listed) {
 	row("detail", entry.Detail)
 	row("addresses", strings.TrimSpace(entry.IPv4+" "+entry.IPv6))
 	row("aliases", strings.Join(entry.Aliases, " "))
+	row("forwarded ports", describePorts(entry.ForwardPorts))
 	row("owner", entry.Owner)
 	row("channel", strings.TrimSpace(entry.Channel+" "+entry.Revision))
 	row("system", entry.System)
 	if entry.Limits != nil {
 		row("limits", describeLimits(*entry.Limits))
 	}
+	if entry.Nesting {
+		row("nesting", "on")
+	}
+	row("disk", describeDisk(entry.Disk))
+	if entry.Snapshots != nil && *entry.Snapshots > 0 {
+		row("snapshots", strconv.Itoa(*entry.Snapshots))
+	}
 	if entry.LastDeployment != nil {
 		row("deployed", entry.LastDeployment.Local().Format(time.DateTime))
 	}
+	row("expires", describeOutlook(outlook))
 	if entry.StartedAt != nil {
 		row("started", entry.StartedAt.Local().Format(time.DateTime))
 	}
 	_ = table.Flush()
+	for _, warning := range entry.Warnings {
+		fmt.Fprintf(a.streams.Err, "%s; %s\n", warning, expiry.Remedy(entry.Name))
+	}
 	printUnits(a.streams.Out, entry.Name, entry.Units)
+}
+
+func describePorts(ports []registry.ForwardPort) string {
+	texts := make([]string, len(ports))
+	for i, port := range ports {
+		texts[i] = port.String()
+	}
+	return strings.Join(texts, " ")
 }
 
 func describeLimits(limits registry.Limits) string {
@@ -210,6 +260,12 @@ func describeLimits(limits registry.Limits) string {
 	}
 	if limits.Tasks > 0 {
 		parts = append(parts, fmt.Sprintf("tasks %d", limits.Tasks))
+	}
+	if limits.IOWeight > 0 {
+		parts = append(parts, fmt.Sprintf("io weight %d", limits.IOWeight))
+	}
+	if limits.DiskBytes > 0 {
+		parts = append(parts, "disk "+units.BytesSize(float64(limits.DiskBytes)))
 	}
 	if len(parts) == 0 {
 		return "none"
@@ -228,7 +284,7 @@ func (a *app) registered(c *cli.Context) (*container.Manager, *registry.Containe
 		return nil, nil, err
 	}
 	record, err := manager.Registry.Load(name)
-	return manager, record, err
+	return manager, record, mentionArchive(manager, err)
 }
 
 func (a *app) ipCommand() *cli.Command {
@@ -309,7 +365,7 @@ func stopTimeoutFlag(name string) cli.Flag {
 func atLeast(flag string, least time.Duration) func(*cli.Context, time.Duration) error {
 	return func(c *cli.Context, value time.Duration) error {
 		if value < least {
-			return &usageError{command: c.Command.Name, err: fmt.Errorf("--%s %s: give at least %s, such as 90s or 5m", flag, value, least)}
+			return &usageError{command: commandName(c), err: fmt.Errorf("--%s %s: give at least %s, such as 90s or 5m", flag, value, least)}
 		}
 		return nil
 	}
@@ -348,7 +404,7 @@ func (a *app) restartCommand() *cli.Command {
 func (a *app) destroyCommand() *cli.Command {
 	return &cli.Command{
 		Name: "destroy", Usage: "stop and remove containers with all their files", ArgsUsage: "NAME...",
-		Flags: []cli.Flag{&cli.BoolFlag{Name: "missing-ok", Usage: "it is no error when there is no such container"}, lockTimeoutFlag(), jsonFlag()},
+		Flags: []cli.Flag{&cli.BoolFlag{Name: "missing-ok", Usage: "it is no error when there is no such container"}, &cli.BoolFlag{Name: "archive", Usage: "archive it first, so that undelete can bring it back"}, forceFlag(), lockTimeoutFlag(), jsonFlag()},
 		Action: func(c *cli.Context) error {
 			if !c.Args().Present() {
 				_, err := oneName(c)
@@ -359,7 +415,11 @@ func (a *app) destroyCommand() *cli.Command {
 				if err != nil {
 					return err
 				}
-				err = manager.Destroy(c.Context, name)
+				if c.Bool("archive") {
+					err = a.destroyArchived(c, manager, name)
+				} else {
+					err = manager.Destroy(c.Context, name)
+				}
 				var missing *registry.NotRegistered
 				if errors.As(err, &missing) && c.Bool("missing-ok") {
 					continue

@@ -33,6 +33,9 @@ func TestReorderPutsFlagsBeforeTheName(t *testing.T) {
 		"exec keeps its order": {"devhost exec demo ls -l", "devhost exec demo ls -l"},
 		"ssh keeps its order":  {"devhost ssh demo -L 1:h:2", "devhost ssh demo -L 1:h:2"},
 		"end of flags":         {"devhost stop -- --odd", "devhost stop -- --odd"},
+		"command of a group":   {"devhost snapshot create demo one --stop -q", "devhost -q snapshot create --stop demo one"},
+		"group alone":          {"devhost snapshot --json", "devhost snapshot --json"},
+		"unknown in a group":   {"devhost snapshot crate demo --stop", "devhost snapshot crate demo --stop"},
 		"nothing":              {"devhost", "devhost"},
 		"unknown command":      {"devhost foo --bar", "devhost foo --bar"},
 	} {

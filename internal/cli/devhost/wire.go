@@ -8,9 +8,13 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/archive"
 	"devhost/internal/container"
+	"devhost/internal/disk"
+	"devhost/internal/engine"
 	"devhost/internal/engine/direct"
 	"devhost/internal/engine/supervisor"
+	"devhost/internal/engine/systemd"
 	"devhost/internal/execx"
 	"devhost/internal/names"
 	"devhost/internal/nix"
@@ -47,17 +51,24 @@ func (a *app) manager(c *cli.Context) (*container.Manager, error) {
 	if err != nil {
 		return nil, err
 	}
+	speaker, _, err := caller()
+	if err != nil {
+		return nil, err
+	}
+	// Who needs them in order has been refused before.
+	host, _ := a.hostSettings(layout)
 	records := registry.New(layout)
 	network := &container.HostNetwork{Layout: layout, HostsFile: hostsFile}
 	engine := a.engine(layout, records, network)
 	client := a.nixClient(c)
 	reporter := progress.For(a.streams.Err, c.Bool("quiet"))
 	return &container.Manager{
-		Registry: records, Engine: engine, Network: network, Guest: guests{engine},
-		Systems:  container.NewNixSystems(layout, client, reporter),
+		Registry: records, Settings: host, Caller: speaker, Force: c.Bool("force"), Engine: engine, Network: network, Guest: guests{engine},
+		Systems:  container.NewNixSystems(layout, client, reporter, host.AllowedURIs),
 		Profiles: container.NixProfiles{Client: client},
-		Logger:   a.logger(c).Named("container"), Now: time.Now, Reporter: reporter, OnStep: a.onStep,
-		LockTimeout: lockTimeout(c),
+		Archiver: archive.Tar{Runner: execx.New()}, Disk: disk.Host{Runner: execx.New()}, Watch: a.watch(layout),
+		Logger: a.logger(c).Named("container"), Now: a.now, Reporter: reporter, OnStep: a.onStep,
+		LockTimeout: lockTimeout(c), Program: "/proc/self/exe",
 	}, nil
 }
 
@@ -70,7 +81,21 @@ func lockTimeout(c *cli.Context) time.Duration {
 	return max(c.Duration("lock-timeout"), time.Nanosecond)
 }
 
-func (a *app) engine(layout registry.Layout, records *registry.Registry, network supervisor.Network) *direct.Engine {
+// runtimeEngine is an engine with what the command line asks of it besides.
+type runtimeEngine interface {
+	engine.Engine
+	enterable
+}
+
+// engineVariable names the environment variable that chooses the engine "direct"
+// where systemd would be it, for tests and for who repairs a host.
+const engineVariable = "DEVHOST_ENGINE"
+
+// engine is the one for this host: systemd where that is PID 1.
+func (a *app) engine(layout registry.Layout, records *registry.Registry, network supervisor.Network) runtimeEngine {
+	if systemd.Booted() && os.Getenv(engineVariable) != "direct" {
+		return unitEngine(layout, records, network)
+	}
 	return &direct.Engine{
 		Layout: layout, Load: records.Load, Runner: execx.New(), Network: network,
 		Supervise: func(name string) []string {
@@ -86,6 +111,7 @@ func (a *app) nixClient(c *cli.Context) *nix.Client {
 func (a *app) superviseCommand() *cli.Command {
 	return &cli.Command{
 		Name: "supervise", Usage: "run a container and wait for its end (this is what start starts)", ArgsUsage: "NAME", Hidden: true,
+		Flags: unitFlags(),
 		Action: func(c *cli.Context) error {
 			name, err := oneName(c)
 			if err != nil {
@@ -103,10 +129,13 @@ func (a *app) superviseCommand() *cli.Command {
 			}
 			records := registry.New(layout)
 			network := &container.HostNetwork{Layout: layout, HostsFile: hostsFile}
+			if phase, ok := unitPhase(c); ok {
+				return phase(c.Context, a.unit(layout, records, network, name))
+			}
 			// The supervisor handles signals itself: a second one kills.
 			return supervisor.Run(context.WithoutCancel(c.Context), supervisor.Options{
 				Layout: layout, Name: name, Load: records.Load, Runner: execx.New(),
-				Network: network, Refresh: func() error { return network.RefreshResolvers(name) },
+				Network: network, Refresh: func() error { return refreshGuest(records, network, name) },
 				// Its output is the supervisor's log.
 				Logger: hclog.New(&hclog.LoggerOptions{Name: "supervisor", Level: hclog.Info, Output: a.streams.Err}),
 			})
