@@ -13,7 +13,7 @@ SHELL := $(CURDIR)/scripts/in-nix-shell
 endif
 endif
 
-.PHONY: help build demo demo-down test e2e bench lint fmt check-nix setup clean
+.PHONY: help build demo demo-down host-in-a-box host-in-a-box-down test e2e bench lint fmt check-nix setup clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -32,6 +32,14 @@ demo: ## make a container, fetch its page, query its database (needs root)
 
 demo-down: build ## remove all that demo made
 	@scripts/demo down
+
+host-in-a-box: ## boot a whole dev host in a container, to look around (needs root)
+	@MAKE_TARGET=host-in-a-box scripts/setup run
+	@$(MAKE) -s build
+	@scripts/host-in-a-box up
+
+host-in-a-box-down: ## end it
+	@scripts/host-in-a-box down
 
 test: ## units and a quick end-to-end set (needs root)
 	@MAKE_TARGET=test scripts/setup run

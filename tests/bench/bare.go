@@ -32,8 +32,13 @@ const bareName = "bare"
 // bareHost boots a system by systemd-nspawn alone: everything that can be
 // prepared is there before, and nothing watches or filters it.
 type bareHost struct {
-	runner  execx.Runner
-	layout  registry.Layout
+	runner execx.Runner
+	layout registry.Layout
+	// name is the container's; others share its network.
+	name    string
+	others  []*bareHost
+	process execx.Process
+	ended   chan error
 	address registry.Address
 	group   *cgroup.Group
 	bridge  netlink.Link
@@ -50,37 +55,41 @@ func (h *bareHost) prepare() error {
 	if err := registry.New(h.layout).Prepare(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(h.layout.Container(bareName), 0o700); err != nil {
+	if err := os.MkdirAll(h.layout.Container(h.name), 0o700); err != nil {
 		return err
+	}
+	var used []registry.Address
+	for _, other := range h.others {
+		used = append(used, other.address)
 	}
 	plan := &container.HostNetwork{Layout: h.layout}
 	var err error
-	if h.address, err = plan.Allocate(bareName, nil); err != nil {
+	if h.address, err = plan.Allocate(h.name, used); err != nil {
 		return err
 	}
-	keys := sshaccess.Files{Host: h.layout.SSH(bareName), Guest: h.layout.Guest(bareName)}
-	if err := errors.Join(keys.Ensure(bareName, h.address.IPv4), keys.Authorize([]string{"s-dev"}, nil)); err != nil {
+	keys := sshaccess.Files{Host: h.layout.SSH(h.name), Guest: h.layout.Guest(h.name)}
+	if err := errors.Join(keys.Ensure(h.name, h.address.IPv4), keys.Authorize([]string{"s-dev"}, nil)); err != nil {
 		return err
 	}
-	files, err := plan.GuestFiles(bareName, h.address, []container.Host{{Name: bareName, IPv4: h.address.IPv4, IPv6: h.address.IPv6}})
+	files, err := plan.GuestFiles(h.name, h.address, []container.Host{{Name: h.name, IPv4: h.address.IPv4, IPv6: h.address.IPv6}})
 	if err != nil {
 		return err
 	}
-	files["name"] = bareName + "\n"
+	files["name"] = h.name + "\n"
 	for name, content := range files {
-		path := filepath.Join(h.layout.Guest(bareName), name)
+		path := filepath.Join(h.layout.Guest(h.name), name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
 			return err
 		}
 	}
-	if h.output, err = os.Create(filepath.Join(h.layout.State, "console.log")); err != nil {
+	if h.output, err = os.Create(filepath.Join(h.layout.State, h.name+".console.log")); err != nil {
 		return err
 	}
 	tree, err := cgroup.Discover()
 	if err != nil {
 		return err
 	}
-	h.group, h.unified = tree.Group(h.layout.Instance(), bareName), tree.Unified()
+	h.group, h.unified = tree.Group(h.layout.Instance(), h.name), tree.Unified()
 	return h.makeBridge()
 }
 
@@ -96,6 +105,10 @@ func (h *bareHost) makeBridge() error {
 		return err
 	}
 	link := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: h.bridgeName()}}
+	if len(h.others) > 0 {
+		h.bridge = h.others[0].bridge
+		return nil
+	}
 	if err := netlink.LinkAdd(link); err != nil {
 		return fmt.Errorf("cannot make bridge %s: %w", h.bridgeName(), err)
 	}
@@ -110,6 +123,12 @@ func (h *bareHost) makeBridge() error {
 // boot starts a system in an empty root folder, and returns the time from the
 // start of nspawn until sshd greets.
 func (h *bareHost) boot(ctx context.Context, system string) (took time.Duration, err error) {
+	defer func() { err = errors.Join(err, h.powerOff(), h.clearGuest(context.WithoutCancel(ctx))) }()
+	return h.start(ctx, system)
+}
+
+// start is boot without the end.
+func (h *bareHost) start(ctx context.Context, system string) (took time.Duration, err error) {
 	if err := h.prepare(); err != nil {
 		return 0, err
 	}
@@ -117,38 +136,36 @@ func (h *bareHost) boot(ctx context.Context, system string) (took time.Duration,
 	if err != nil {
 		return 0, err
 	}
-	root := h.layout.Root(bareName)
+	root := h.layout.Root(h.name)
 	if err := errors.Join(nspawn.PrepareRoot(root, hostUsr), h.group.Create()); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, h.clearGuest(context.WithoutCancel(ctx))) }()
 	updates, done := make(chan netlink.LinkUpdate, 64), make(chan struct{})
 	if err := netlink.LinkSubscribe(updates, done); err != nil {
 		return 0, err
 	}
 	defer close(done)
 	arguments := nspawn.Arguments(nspawn.Config{
-		Machine: nspawn.MachineName(h.layout, bareName), Hostname: bareName, Root: root, Guest: h.layout.Guest(bareName),
+		Machine: nspawn.MachineName(h.layout, h.name), Hostname: h.name, Root: root, Guest: h.layout.Guest(h.name),
 		Store: "/nix/store", System: system, HostUsr: hostUsr, HostInterface: h.address.HostInterface,
 	})
 	// Nobody listens for its notification.
 	environment := nspawn.Environment("", h.unified)
 	began := time.Now()
-	process, err := h.group.Top().Start(h.runner, execx.Command{
+	h.process, err = h.group.Top().Start(h.runner, execx.Command{
 		Name: nspawn.Program, Args: arguments, Env: environment, Dir: "/", Stdout: h.output, Stderr: h.output,
 	})
 	if err != nil {
 		return 0, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- process.Wait() }()
+	h.ended = make(chan error, 1)
+	go func() { h.ended <- h.process.Wait() }()
 	limited, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
-	err = h.connect(limited, updates)
-	if err == nil {
-		took, err = waitForBanner(limited, h.address.IPv4, began)
+	if err := h.connect(limited, updates); err != nil {
+		return 0, err
 	}
-	return took, errors.Join(err, powerOff(process, ended))
+	return waitForBanner(limited, h.address.IPv4, began)
 }
 
 // bootTimeout is when a boot has failed.
@@ -181,13 +198,19 @@ func (h *bareHost) connect(ctx context.Context, updates <-chan netlink.LinkUpdat
 	}
 }
 
-// powerOff ends a guest by nspawn, which then clears up after itself.
-func powerOff(process execx.Process, ended <-chan error) error {
+// powerOff ends a guest by nspawn, which then clears up after itself. One that
+// was not started is off.
+func (h *bareHost) powerOff() error {
+	if h.process == nil {
+		return nil
+	}
+	process := h.process
+	h.process = nil
 	for _, signal := range []os.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		// It may have ended already.
 		_ = process.Signal(signal)
 		select {
-		case err := <-ended:
+		case err := <-h.ended:
 			var failure *execx.Error
 			if errors.As(err, &failure) && failure.Signal == syscall.SIGKILL {
 				return nil
@@ -205,14 +228,14 @@ func (h *bareHost) clearGuest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	group := tree.Group(h.layout.Instance(), bareName)
+	group := tree.Group(h.layout.Instance(), h.name)
 	limited, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	if err := errors.Join(group.Kill(limited), group.Remove(limited)); err != nil {
 		return err
 	}
-	root := h.layout.Root(bareName)
-	return errors.Join(nspawn.Clear(nspawn.Leftovers{Machine: nspawn.MachineName(h.layout, bareName), Root: root}), container.RemoveFolder(root))
+	root := h.layout.Root(h.name)
+	return errors.Join(nspawn.Clear(nspawn.Leftovers{Machine: nspawn.MachineName(h.layout, h.name), Root: root}), container.RemoveFolder(root))
 }
 
 // clear removes everything.
@@ -220,8 +243,16 @@ func (h *bareHost) clear(ctx context.Context) error {
 	if _, err := os.Stat(h.layout.State); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err := h.clearGuest(ctx); err != nil {
+	// An earlier run may have left others.
+	folders, err := os.ReadDir(h.layout.Containers())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	for _, folder := range folders {
+		left := &bareHost{layout: h.layout, name: folder.Name()}
+		if err := left.clearGuest(ctx); err != nil {
+			return err
+		}
 	}
 	if h.output != nil {
 		_ = h.output.Close()

@@ -366,7 +366,6 @@ func (b *bench) memory(ctx context.Context) error {
 	}
 	slices.Sort(weights)
 	const bound = 8 << 10
-	mebibytes := func(kibibytes int) string { return fmt.Sprintf("%.1f MiB", float64(kibibytes)/1024) }
 	median, most := (weights[together/2-1]+weights[together/2])/2, weights[together-1]
 	b.table.bound("one supervisor of 20, proportional memory", fmt.Sprintf("%s (most %s)", mebibytes(median), mebibytes(most)), "<= 8 MiB", together, most <= bound)
 	return nil

@@ -81,7 +81,7 @@ func (b *bench) clear(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.bare.clear(ctx); err != nil {
+	if err := errors.Join(b.bare.clear(ctx), b.clearClones(ctx), unmountAt(filepath.Join(b.folder, clones))); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(b.listLayout().Runtime()); err != nil {

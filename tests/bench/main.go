@@ -42,6 +42,8 @@ var figures = []struct {
 	{"second", (*bench).second},
 	{"alias", (*bench).alias},
 	{"memory", (*bench).memory},
+	{"idle", (*bench).idleContainers},
+	{"clone", (*bench).clone},
 	{"other", (*bench).other},
 }
 
@@ -150,7 +152,7 @@ func newBench(ctx context.Context, program, folder string, runs int, log io.Writ
 	}
 	b.layout = registry.Layout{State: filepath.Join(b.folder, "state")}
 	b.records = registry.New(b.layout)
-	b.bare = &bareHost{runner: b.runner, layout: registry.Layout{State: filepath.Join(b.folder, "bare")}}
+	b.bare = &bareHost{runner: b.runner, name: bareName, layout: registry.Layout{State: filepath.Join(b.folder, "bare")}}
 	if err := os.MkdirAll(b.folder, 0o700); err != nil {
 		return nil, err
 	}

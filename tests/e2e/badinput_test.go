@@ -290,6 +290,7 @@ func TestSudoReadsWithTheCallersRights(t *testing.T) {
 	h := newHost(t)
 	// Only a folder that root has used may be used by way of sudo.
 	h.must("ensure", "anchor", "--channel", offline(t))
+	h.allow(strangerGroup(t))
 	sudo := *h
 	sudo.env = []string{"SUDO_UID=" + strangerText, "SUDO_GID=" + strangerText, "SUDO_USER=nobody"}
 	open := openFolder(t)
@@ -384,6 +385,7 @@ func TestGitOfAChannelNeverRunsAsRoot(t *testing.T) {
 	tool(t, "touch", filepath.Join(folder, "default.nix"))
 	tool(t, "chown", "-R", strangerText+":"+strangerText, theirs)
 	h.must("ensure", "anchor", "--channel", offline(t))
+	h.allow(strangerGroup(t))
 	for name, env := range map[string][]string{"root": nil, "sudo": {"SUDO_UID=" + strangerText, "SUDO_GID=" + strangerText}} {
 		t.Run(name, func(t *testing.T) {
 			h := h.with(t)
@@ -446,6 +448,7 @@ func TestStateFolderMustBeRoots(t *testing.T) {
 		t.Errorf("the folder behind the link has mode %o now", mode())
 	}
 	h.looksKnown()
+	h.allow(strangerGroup(t))
 	// Also root's folder is left alone when devhost did not make it.
 	if err := os.Remove(marker); err != nil {
 		t.Fatal(err)

@@ -34,6 +34,8 @@ const (
 	killAtVariable      = "DEVHOST_TEST_KILL_AT"
 	interruptAtVariable = "DEVHOST_TEST_INTERRUPT_AT"
 	pauseAtVariable     = "DEVHOST_TEST_PAUSE_AT"
+	// clockVariable is how far ahead its clock is, as 168h.
+	clockVariable = "DEVHOST_TEST_CLOCK"
 )
 
 func TestMain(m *testing.M) {
@@ -49,7 +51,7 @@ func runDevhost() int {
 	if status, ok := cli.Inside(os.Args); ok {
 		return status
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), cli.EndSignals()...)
 	context.AfterFunc(ctx, stop)
 	hook := cli.OnStep(func(reached string) {
 		switch reached {
@@ -63,7 +65,9 @@ func runDevhost() int {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 		}
 	})
-	return cli.Main(ctx, os.Args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, hook)
+	ahead, _ := time.ParseDuration(os.Getenv(clockVariable))
+	clock := cli.Now(func() time.Time { return time.Now().Add(ahead) })
+	return cli.Main(ctx, os.Args, cli.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}, hook, clock)
 }
 
 // atCommand is a devhost command that gets a signal at a step: variable says
@@ -101,6 +105,11 @@ func runTests(m *testing.M) int {
 	}
 	// One daemon for all tests, if none runs: a host's own clean-up would end
 	// it between them.
+	// Builders must see /usr also where containers ask for it.
+	if err := os.Setenv("DEVHOST_OFFLINE", "1"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	client := nix.New(execx.New(), nil)
 	if err := client.EnsureDaemon(context.Background(), folder); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -264,3 +264,30 @@ func TestIngressKeepsItsAuthority(t *testing.T) {
 		t.Errorf("the root of one domain is good for another: %d %v", status, err)
 	}
 }
+
+// TestIngressUnusualNames: names that are as long as they may be, and such as
+// begin with a digit.
+func TestIngressUnusualNames(t *testing.T) {
+	needsFullRun(t)
+	h := newHost(t)
+	ingress := startIngress(h)
+	long := strings.Repeat("long-", 12) + "end"
+	provisioned := provision(t, webServer)
+	for _, name := range []string{long, "3com", "0day-1"} {
+		alias := strings.Repeat("a", 60) + "-0x"
+		if len(long) != 63 || len(alias) != 63 {
+			t.Fatal("the names are not as long as they may be")
+		}
+		h.must("ensure", name, "--channel", offline(t), "--provision", provisioned, "--alias", alias, "--alias", "1st")
+		for _, host := range []string{name, alias + "." + name, "1st." + name} {
+			host += ".devhost.localhost"
+			ingress.wantPage("https://"+host+"/", "this is "+name+", asked for "+host+"\n")
+		}
+		ingress.wantRefusal("2nd." + name + ".devhost.localhost")
+		h.must("ssh", name, "true")
+		if got := strings.Fields(tool(t, "getent", "ahosts", name)); len(got) == 0 || got[0] != h.ip(name) && got[0] != h.record(name).Address.IPv6 {
+			t.Errorf("on the host %s is %v", name, got)
+		}
+	}
+	ingress.wantRefusal(long + "x.devhost.localhost")
+}

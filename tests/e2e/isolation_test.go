@@ -10,12 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // secretText stands in a file of the host that everybody may read: nothing but
@@ -345,74 +341,6 @@ func TestGuestRootIsNobodyOutside(t *testing.T) {
 	}
 }
 
-// TestNetworkPolicy holds the basics between two real containers and the host;
-// package network tests the rest.
-func TestNetworkPolicy(t *testing.T) {
-	needsFullRun(t)
-	h := newHost(t)
-	h.must("ensure", "one", "--channel", offline(t))
-	h.must("ensure", "two", "--channel", offline(t))
-	service, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer service.Close()
-	go func() {
-		for {
-			connection, err := service.Accept()
-			if err != nil {
-				return
-			}
-			connection.Close()
-		}
-	}()
-	_, port, _ := net.SplitHostPort(service.Addr().String())
-	one, two := h.record("one").Address, h.record("two").Address
-	gateway := strings.Fields(h.must("exec", "one", "--", "ip", "-4", "route", "show", "default"))[2]
-	reach := func(address, port string) bool {
-		result := h.run("exec", "one", "--", "timeout", "2", "bash", "-c", fmt.Sprintf("exec 3<>/dev/tcp/%s/%s", address, port))
-		return result.status == 0
-	}
-	// Controls: the tool works, and both services answer whom they shall.
-	if !reach("127.0.0.1", "22") || !reach(one.IPv4, "22") || !reach(one.IPv6, "22") {
-		t.Error("the container does not reach its own sshd")
-	}
-	for _, address := range []string{net.JoinHostPort(two.IPv4, "22"), net.JoinHostPort(two.IPv6, "22"), net.JoinHostPort(gateway, port)} {
-		connection, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Errorf("the host does not reach %s: %v", address, err)
-			continue
-		}
-		connection.Close()
-	}
-	for _, test := range []struct{ name, address, port string }{
-		{"neighbour over IPv4", two.IPv4, "22"},
-		{"neighbour over IPv6", two.IPv6, "22"},
-		{"service of the host", gateway, port},
-		{"service of the host at another of its addresses", hostAddress(t), port},
-	} {
-		if test.address != "" && reach(test.address, test.port) {
-			t.Errorf("the container reaches the %s (%s port %s)", test.name, test.address, test.port)
-		}
-	}
-
-	const elsewhere, metadata = "198.51.100.2", "169.254.169.254"
-	port, last := outside(t, h.layout.Instance(), elsewhere, metadata)
-	if !reach(elsewhere, port) {
-		t.Error("the container does not reach the outside")
-	} else if got := last(); got != "198.51.100.1" {
-		t.Errorf("outside the container is seen as %s, not as its host", got)
-	}
-	if connection, err := net.Dial("tcp", net.JoinHostPort(metadata, port)); err != nil {
-		t.Errorf("the control: the host does not reach the metadata address: %v", err)
-	} else {
-		connection.Close()
-	}
-	if reach(metadata, port) {
-		t.Error("the container reaches the metadata address")
-	}
-}
-
 // hostAddress is an address of the host that is not of devhost, "" if it has
 // none.
 func hostAddress(t *testing.T) string {
@@ -433,64 +361,4 @@ func hostAddress(t *testing.T) string {
 		}
 	}
 	return ""
-}
-
-// outside is a network behind the host: a namespace with a service on each of
-// its addresses. It returns the service's port, and who connected last.
-func outside(t *testing.T, instance string, addresses ...string) (port string, last func() string) {
-	t.Helper()
-	name, link := "e2e-"+instance, "eo"+instance
-	tool(t, "ip", "netns", "add", name)
-	t.Cleanup(func() { tool(t, "ip", "netns", "delete", name) })
-	tool(t, "ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
-	tool(t, "ip", "address", "add", "198.51.100.1/32", "dev", link)
-	tool(t, "ip", "link", "set", link, "up")
-	tool(t, "ip", "-n", name, "link", "set", "eth0", "up")
-	tool(t, "ip", "-n", name, "route", "add", "198.51.100.1/32", "dev", "eth0")
-	for _, address := range addresses {
-		tool(t, "ip", "-n", name, "address", "add", address+"/32", "dev", "eth0")
-		tool(t, "ip", "route", "add", address+"/32", "dev", link, "src", "198.51.100.1")
-	}
-	listening := make(chan net.Listener)
-	go func() {
-		defer close(listening)
-		// The thread ends with the goroutine: it is of the other network.
-		runtime.LockOSThread()
-		namespace, err := os.Open("/run/netns/" + name)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer namespace.Close()
-		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
-			t.Error(err)
-			return
-		}
-		listener, err := net.Listen("tcp4", ":0")
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		listening <- listener
-	}()
-	listener, ok := <-listening
-	if !ok {
-		t.FailNow()
-	}
-	t.Cleanup(func() { listener.Close() })
-	var from atomic.Value
-	from.Store("")
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			host, _, _ := net.SplitHostPort(connection.RemoteAddr().String())
-			from.Store(host)
-			connection.Close()
-		}
-	}()
-	_, port, _ = net.SplitHostPort(listener.Addr().String())
-	return port, func() string { return from.Load().(string) }
 }

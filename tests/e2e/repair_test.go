@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -440,48 +439,6 @@ func TestSecondEnsure(t *testing.T) {
 	if result := <-second; result.status != 0 || !strings.HasPrefix(result.stdout, "busy: unchanged (") {
 		t.Errorf("the second ensure ended with %d: %s%s", result.status, result.stdout, result.stderr)
 	}
-}
-
-// TestParallelEnsures makes eight containers at once.
-func TestParallelEnsures(t *testing.T) {
-	needsFullRun(t)
-	h := newHost(t)
-	const count = 8
-	var all sync.WaitGroup
-	results := make([]result, count)
-	names := make([]string, count)
-	for i := range count {
-		names[i] = fmt.Sprintf("many%d", i)
-		all.Go(func() {
-			results[i] = h.run("ensure", names[i], "--channel", offline(t), "--provision", example(t, "minimal"), "--lock-timeout", "2m")
-		})
-	}
-	all.Wait()
-	for i, result := range results {
-		if result.status != 0 {
-			t.Errorf("%s ended with %d:\n%s", names[i], result.status, result.stderr)
-		}
-	}
-	h.checkListed(names...)
-	addresses := map[string]bool{}
-	for _, name := range names {
-		addresses[h.ip(name)] = true
-		h.checkConsistent(name)
-		h.must("ssh", name, "true")
-	}
-	if len(addresses) != count {
-		t.Errorf("%d containers have %d addresses", count, len(addresses))
-	}
-	for i := range count {
-		all.Go(func() { results[i] = h.run("destroy", names[i]) })
-	}
-	all.Wait()
-	for i, result := range results {
-		if result.status != 0 {
-			t.Errorf("destroy %s ended with %d:\n%s", names[i], result.status, result.stderr)
-		}
-	}
-	h.checkGone()
 }
 
 // failing is a provision whose service fails.
