@@ -49,7 +49,7 @@ test: ## units and a quick end-to-end set (needs root)
 e2e: ## every end-to-end test (needs root)
 	@MAKE_TARGET=e2e scripts/setup run
 	@$(MAKE) -s build
-	go test -count=1 -timeout 20m ./tests/... ./internal/offlinechannel
+	go test -count=1 -timeout 40m ./tests/... ./internal/offlinechannel
 
 bench: ## measure, and print a table (needs root)
 	@MAKE_TARGET=bench scripts/setup run

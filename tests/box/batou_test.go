@@ -158,6 +158,13 @@ func TestBatou(t *testing.T) {
 			t.Errorf("published is %v; the address is %s", published, address)
 		}
 		h.Fails("mallory", "sudo -n fc-devhost destroy "+name, 1)
+		// batou's --provision-rebuild by a colleague loses nothing.
+		if got := h.Must("bob", "sudo fc-devhost destroy "+name); !strings.Contains(got, "made by alice and is archived") {
+			t.Errorf("destroying a colleague's container says %q", got)
+		}
+		if got := h.Must("bob", "sudo devhost undelete --list"); !strings.Contains(got, name) {
+			t.Errorf("the archives are %q", got)
+		}
 		h.Must("alice", "sudo fc-devhost destroy "+name)
 		if got := h.Must("alice", "nixos-container list"); strings.Contains(got, name) {
 			t.Errorf("the list is %q", got)

@@ -205,12 +205,32 @@ func (a *app) destroyQuietly(c *cli.Context, name string) error {
 	case errors.As(err, &missing):
 		fmt.Fprintf(a.streams.Out, "%s: does not exist\n", name)
 		return nil
+	case errors.As(err, &owner) && madeByDialect(manager, name):
+		return a.destroyColleagues(c, manager, name, owner.Owner)
 	case errors.As(err, &owner):
 		return fmt.Errorf("%w: sudo devhost destroy --force %s", err, name)
 	case err != nil:
 		return err
 	}
 	fmt.Fprintf(a.streams.Out, "%s: destroyed\n", name)
+	return nil
+}
+
+func madeByDialect(manager *container.Manager, name string) bool {
+	record, err := manager.Registry.Load(name)
+	return err == nil && record.Dialect != ""
+}
+
+// destroyColleagues removes a batou project's container that somebody else has
+// made. batou knows no --force: --provision-rebuild is what its users say, and a
+// project's developers share its containers. So that nothing is lost, the
+// container is archived first.
+func (a *app) destroyColleagues(c *cli.Context, manager *container.Manager, name, owner string) error {
+	manager.Force = true
+	if err := a.destroyArchived(c, manager, name); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.streams.Out, "%s: destroyed; it was made by %s and is archived, see: devhost undelete --list\n", name, owner)
 	return nil
 }
 

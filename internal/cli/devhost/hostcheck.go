@@ -40,13 +40,13 @@ func (a *app) hostCheck(c *cli.Context) error {
 	if c.Bool("default") {
 		return a.printSettings(settings.Default())
 	}
-	layout, err := registry.NewLayout(c.String("state-dir"))
-	if err != nil {
-		return err
-	}
-	path := layout.Settings()
-	if c.Args().Present() {
-		path = c.Args().First()
+	path := c.Args().First()
+	if !c.Args().Present() {
+		layout, err := a.layout(c)
+		if err != nil {
+			return err
+		}
+		path = layout.Settings()
 	}
 	text, missing, err := readSettings(path, !c.Args().Present())
 	if err != nil {
