@@ -15,6 +15,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/klauspost/compress/zstd"
@@ -230,17 +232,42 @@ func (r *remembering) Read(data []byte) (int, error) {
 	return n, err
 }
 
+// TooDeep says that folders lie in each other so deeply that no program can name
+// what is in them. An archive writes out each name: it would never end.
+type TooDeep struct {
+	// Inside is the folder below which that is so.
+	Inside string
+}
+
+func (d *TooDeep) Error() string {
+	return fmt.Sprintf("folders lie too deeply in each other below %q to be archived; remove them there", d.Inside)
+}
+
 // Size is how much of the disk the files below a folder take, in bytes. What
 // cannot be looked at does not count: it is an estimate.
 func Size(folder string) int64 {
+	total, _ := Measure(folder)
+	return total
+}
+
+// Measure is Size without the paths that are excluded, relative to the folder. It
+// also tells whether the folder can be archived: the error is *TooDeep.
+func Measure(folder string, exclude ...string) (int64, error) {
 	type inode struct{ device, number uint64 }
 	seen := map[inode]bool{}
 	var total int64
-	_ = filepath.WalkDir(folder, func(_ string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return nil
+	var tooDeep error
+	_ = filepath.WalkDir(folder, func(path string, entry fs.DirEntry, err error) error {
+		if relative, err := filepath.Rel(folder, path); err == nil && slices.Contains(exclude, relative) && entry != nil && entry.IsDir() {
+			return fs.SkipDir
 		}
-		info, err := entry.Info()
+		var info fs.FileInfo
+		if err == nil {
+			info, err = entry.Info()
+		}
+		if errors.Is(err, syscall.ENAMETOOLONG) && tooDeep == nil {
+			tooDeep = &TooDeep{Inside: shallow(folder, path)}
+		}
 		if err != nil {
 			return nil
 		}
@@ -259,5 +286,17 @@ func Size(folder string) int64 {
 		total += status.Blocks * block
 		return nil
 	})
-	return total
+	return total, tooDeep
+}
+
+// shallow is a folder above path that people can be told, as seen from folder.
+func shallow(folder, path string) string {
+	const levels, most = 6, 200
+	relative, err := filepath.Rel(folder, path)
+	if err != nil {
+		return folder
+	}
+	parts := strings.Split(relative, string(filepath.Separator))
+	shown := filepath.Join(parts[:min(levels, len(parts))]...)
+	return shown[:min(most, len(shown))]
 }

@@ -101,7 +101,7 @@ func (m *Manager) archive(ctx context.Context, record *registry.Container, reaso
 	}
 	size, err := m.checkSpace(name)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, m.dropEmpty(name))
 	}
 	if m.OnStep != nil {
 		m.OnStep(StepArchive)
@@ -121,7 +121,10 @@ func (m *Manager) archive(ctx context.Context, record *registry.Container, reaso
 
 // checkSpace finds out how big a container is, and refuses to fill the disk.
 func (m *Manager) checkSpace(name string) (int64, error) {
-	size := archive.Size(m.Registry.Container(name))
+	size, err := archive.Measure(m.Registry.Container(name), m.leftOut(name)...)
+	if err != nil {
+		return 0, fmt.Errorf("container %s is not archived: %w; or delete the container without an archive: devhost destroy %s", name, err, name)
+	}
 	var status unix.Statfs_t
 	if err := unix.Statfs(m.Registry.Archives(), &status); err != nil {
 		return 0, fmt.Errorf("cannot find out how much space is free for the archive: %w", err)

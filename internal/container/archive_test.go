@@ -425,3 +425,27 @@ func TestStartedAnew(t *testing.T) {
 		})
 	}
 }
+
+// TestUndeleteNoStart: a container that does not come up is still brought back.
+func TestUndeleteNoStart(t *testing.T) {
+	w := created(t)
+	if _, err := w.manager().DestroyArchived(t.Context(), "box", "test"); err != nil {
+		t.Fatal(err)
+	}
+	w.fail["start"] = errors.New("it does not boot")
+	_, err := w.manager().Undelete(t.Context(), UndeleteRequest{Name: "box", Timeout: time.Minute})
+	if err == nil || !strings.Contains(err.Error(), "--no-start") {
+		t.Fatalf("with a start: %v", err)
+	}
+	result, err := w.manager().Undelete(t.Context(), UndeleteRequest{Name: "box", NoStart: true, Timeout: time.Minute})
+	if err != nil || result.Started {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	record, err := w.registry.Load("box")
+	if err != nil || record.Enabled || record.LastDeployment.IsZero() || !slices.Equal(w.published, []string{"box"}) {
+		t.Errorf("%+v, published %v, %v", record, w.published, err)
+	}
+	if archives, err := w.registry.ListArchives("box"); err != nil || len(archives) != 0 {
+		t.Errorf("archives: %+v, %v", archives, err)
+	}
+}

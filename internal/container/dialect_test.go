@@ -280,3 +280,22 @@ func TestHandOverProgram(t *testing.T) {
 		}
 	})
 }
+
+// TestUndeleteInTheWay: what a guest made of its own folders, where the host
+// writes enc.json, must not keep it from coming back.
+func TestUndeleteInTheWay(t *testing.T) {
+	w := dialectWorld(t)
+	nixos := filepath.Join(w.registry.Root("box"), filepath.Dir(fcmanage.EncPath))
+	if err := errors.Join(os.RemoveAll(nixos), os.Symlink("/elsewhere", nixos)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.manager().DestroyArchived(t.Context(), "box", "test"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.manager().Undelete(t.Context(), UndeleteRequest{Name: "box", Timeout: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	if target, err := os.Readlink(filepath.Join(w.registry.GCRoots(), "box", "guest-system")); err != nil || !strings.HasPrefix(target, w.registry.Root("box")) {
+		t.Errorf("the root leads to %s, %v", target, err)
+	}
+}

@@ -210,14 +210,13 @@ func (m *Manager) remove(ctx context.Context, name string) error {
 	if err := m.removeTree(doomed); err != nil {
 		return err
 	}
-	m.removeStale(name)
-	return m.removeLastTraces(ctx)
+	return errors.Join(m.removeStale(name), m.removeLastTraces(ctx))
 }
 
-// removeLastTraces removes bridge and rules when no container is left.
+// removeLastTraces removes what there is for all containers when none is left.
 func (m *Manager) removeLastTraces(ctx context.Context) error {
-	left, err := os.ReadDir(m.Registry.Containers())
-	if err != nil || len(left) > 0 {
+	removed, err := m.removeUnusedNetwork(ctx)
+	if err != nil || !removed {
 		return err
 	}
 	for _, folder := range []string{m.Registry.GCRoots(), m.Registry.Profiles()} {
@@ -230,7 +229,23 @@ func (m *Manager) removeLastTraces(ctx context.Context) error {
 		tidied = preparer.Tidy(ctx)
 	}
 	m.removeOldPrograms()
-	return errors.Join(m.Network.Remove(ctx), m.Systems.Idle(ctx), tidied)
+	return errors.Join(m.Systems.Idle(ctx), tidied)
+}
+
+// removeUnusedNetwork removes bridge and rules when no container is left. Who
+// makes one has its folder first, and then takes the lock for its network: what
+// it builds is not without rules.
+func (m *Manager) removeUnusedNetwork(ctx context.Context) (removed bool, err error) {
+	unlock, err := m.Registry.LockShared(ctx, "remove the network", LockTimeout)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	left, err := os.ReadDir(m.Registry.Containers())
+	if err != nil || len(left) > 0 {
+		return false, err
+	}
+	return true, m.Network.Remove(ctx)
 }
 
 func removeIfThere(path string) error {
@@ -248,44 +263,12 @@ func (m *Manager) staleRemovals(name string) []string {
 }
 
 // removeStale removes what killed removals left. The caller holds the lock.
-func (m *Manager) removeStale(name string) {
+func (m *Manager) removeStale(name string) error {
+	var problems []error
 	for _, folder := range m.staleRemovals(name) {
-		if err := m.removeTree(folder); err != nil {
-			m.Logger.Warn("cannot remove", "folder", folder, "error", err)
-		}
+		problems = append(problems, m.removeTree(folder))
 	}
-}
-
-// RemoveFolder is RemoveAll that also gets rid of immutable files: systemd
-// makes /var/empty immutable inside. It never leaves the folder: symbolic
-// links are removed, not followed.
-func RemoveFolder(path string) error {
-	err := os.RemoveAll(path)
-	if err == nil || !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	walkErr := filepath.WalkDir(path, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && (entry.IsDir() || entry.Type().IsRegular()) {
-			makeMutable(path)
-		}
-		return nil
-	})
-	return errors.Join(walkErr, os.RemoveAll(path))
-}
-
-// makeMutable clears the immutable and append-only attributes (chattr -ia).
-func makeMutable(path string) {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return
-	}
-	defer file.Close()
-	flags, err := unix.IoctlGetInt(int(file.Fd()), unix.FS_IOC_GETFLAGS)
-	// FS_IMMUTABLE_FL and FS_APPEND_FL of linux/fs.h.
-	const protected = 0x10 | 0x20
-	if err == nil && flags&protected != 0 {
-		_ = unix.IoctlSetPointerInt(int(file.Fd()), unix.FS_IOC_SETFLAGS, flags&^protected)
-	}
+	return errors.Join(problems...)
 }
 
 func (m *Manager) gcRoots(name string) string { return filepath.Join(m.Registry.GCRoots(), name) }

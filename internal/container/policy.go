@@ -99,6 +99,15 @@ func (m *Manager) keepToSettings(record *registry.Container) (warnings []string)
 		record.Nesting = false
 		warnings = append(warnings, fmt.Sprintf("container %s had nesting, which this host's settings do not allow any more", record.Name))
 	}
+	var kept []registry.ForwardPort
+	for _, port := range record.ForwardPorts {
+		if reason := m.notAllowed(port); reason != "" {
+			warnings = append(warnings, fmt.Sprintf("container %s had port %s of the host, and loses it: %s", record.Name, port.Host(), reason))
+		} else {
+			kept = append(kept, port)
+		}
+	}
+	record.ForwardPorts = kept
 	return warnings
 }
 
@@ -107,7 +116,8 @@ func (m *Manager) keepToSettings(record *registry.Container) (warnings []string)
 func (m *Manager) applySettingsNow(ctx context.Context, record *registry.Container) error {
 	before := *record
 	warnings := m.keepToSettings(record)
-	if before.Limits == record.Limits && before.Nesting == record.Nesting {
+	samePorts := slices.Equal(before.ForwardPorts, record.ForwardPorts)
+	if before.Limits == record.Limits && before.Nesting == record.Nesting && samePorts {
 		return nil
 	}
 	for _, warning := range warnings {
@@ -118,7 +128,10 @@ func (m *Manager) applySettingsNow(ctx context.Context, record *registry.Contain
 			return err
 		}
 	}
-	return m.Registry.Save(record)
+	if err := m.Registry.Save(record); err != nil || samePorts {
+		return err
+	}
+	return m.publish(ctx)
 }
 
 func settingsOf(limits registry.Limits) settings.Limits {

@@ -96,11 +96,15 @@ func TestDefaultsAreForNewContainers(t *testing.T) {
 // TestLowerMaximum: a container that has more than the settings allow now is
 // brought down at its next change, and people are told.
 func TestLowerMaximum(t *testing.T) {
-	lower := func(s *settings.Settings) { s.Maximum.Memory, s.AllowNesting = 1<<30, false }
+	lower := func(s *settings.Settings) {
+		s.Maximum.Memory, s.AllowNesting, s.Network.ForwardPorts = 1<<30, false, []settings.PortRange{{First: 20000, Last: 29999}}
+	}
+	kept := registry.ForwardPort{Protocol: "tcp", HostPort: 20080, GuestPort: 80}
 	over := func(t *testing.T) *world {
 		w := newWorld(t)
 		asked := request("one")
 		asked.MemoryBytes, asked.Nesting = pointer(int64(2<<30)), pointer(true)
+		asked.ForwardPorts = &[]registry.ForwardPort{{Protocol: "tcp", HostPort: 8080, GuestPort: 80}, kept}
 		if _, err := w.manager().Ensure(t.Context(), asked); err != nil {
 			t.Fatal(err)
 		}
@@ -110,6 +114,8 @@ func TestLowerMaximum(t *testing.T) {
 		t.Helper()
 		if record := load(t, w); record.Limits.MemoryBytes != 1<<30 || record.Nesting {
 			t.Errorf("it has %+v, nesting %v", record.Limits, record.Nesting)
+		} else if diff := cmp.Diff([]registry.ForwardPort{kept}, record.ForwardPorts); diff != "" {
+			t.Errorf("forwarded ports (-want +got):\n%s", diff)
 		}
 	}
 	t.Run("ensure", func(t *testing.T) {
@@ -119,7 +125,7 @@ func TestLowerMaximum(t *testing.T) {
 			t.Fatal(err)
 		}
 		check(t, w)
-		if text := strings.Join(result.Warnings, "\n"); !strings.Contains(text, "container box had a limit of 2GiB for memory; it gets 1GiB, the most that this host's settings allow now") || !strings.Contains(text, "container box had nesting, which this host's settings do not allow any more") {
+		if text := strings.Join(result.Warnings, "\n"); !strings.Contains(text, "container box had a limit of 2GiB for memory; it gets 1GiB, the most that this host's settings allow now") || !strings.Contains(text, "container box had nesting, which this host's settings do not allow any more") || !strings.Contains(text, "container box had port 8080/tcp of the host, and loses it: the settings of this host allow 20000-29999") {
 			t.Errorf("warnings: %s", text)
 		}
 		if w.limits.MemoryBytes != 1<<30 {

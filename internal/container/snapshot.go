@@ -406,7 +406,7 @@ func (m *Manager) completeRestore(ctx context.Context, name string, entry *regis
 	if err := m.Registry.Save(next); err != nil {
 		return err
 	}
-	return errors.Join(m.dropProvisions(next), m.unbound(m.Registry.Snapshot(name, entry.Staged)))
+	return errors.Join(m.dropProvisions(next), m.keepGuestSystem(next), m.unbound(m.Registry.Snapshot(name, entry.Staged)))
 }
 
 // mendRestore finishes a restore that has brought the files back, and takes
@@ -423,7 +423,7 @@ func (m *Manager) mendRestore(ctx context.Context, name string, entry *registry.
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(m.removeStaleSnapshots(name), m.keepRoots(ctx, m.gcRoots(name), record), m.dropProvisions(record)); err != nil {
+	if err := errors.Join(m.removeStaleSnapshots(name), m.keepRoots(ctx, m.gcRoots(name), record), m.keepGuestSystem(record), m.dropProvisions(record)); err != nil {
 		return err
 	}
 	return m.goOn(ctx, name, entry)

@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -19,6 +20,9 @@ type UndeleteRequest struct {
 	As string
 	// ID is the archive's, "" for the newest.
 	ID string
+	// NoStart leaves the container stopped: one that does not come up is still
+	// brought back.
+	NoStart bool
 	// Timeout bounds the start, and then the wait for the guest's start-up
 	// queue.
 	Timeout time.Duration
@@ -59,7 +63,7 @@ func (m *Manager) Undelete(ctx context.Context, request UndeleteRequest) (*Ensur
 		if err := m.nameIsFree(request, name); err != nil {
 			return err
 		}
-		result, err = m.bringBack(ctx, archived, name, request.Timeout)
+		result, err = m.bringBack(ctx, archived, name, request)
 		return err
 	}
 	if name == request.Name {
@@ -105,12 +109,12 @@ func (m *Manager) nameIsFree(request UndeleteRequest, name string) error {
 	return nil
 }
 
-func (m *Manager) bringBack(ctx context.Context, archived *registry.Archive, name string, timeout time.Duration) (*EnsureResult, error) {
+func (m *Manager) bringBack(ctx context.Context, archived *registry.Archive, name string, request UndeleteRequest) (*EnsureResult, error) {
 	if err := os.MkdirAll(m.Registry.Container(name), 0o700); err != nil {
 		return nil, err
 	}
 	change := m.begin(name, registry.Create, nil)
-	result, err := m.bringBackSteps(ctx, change, archived, name, timeout)
+	result, err := m.bringBackSteps(ctx, change, archived, name, request)
 	if err == nil {
 		if err := change.done(); err != nil {
 			return nil, err
@@ -120,17 +124,21 @@ func (m *Manager) bringBack(ctx context.Context, archived *registry.Archive, nam
 	if undoErr := change.undo(ctx); undoErr != nil {
 		return nil, &Failure{Name: name, Err: err, Now: fmt.Sprintf("container %s is half there, and removing it failed (%v); remove it with: devhost destroy %s; its archive %s is kept", name, undoErr, name, archived.ID)}
 	}
-	return nil, &Failure{Name: name, Err: err, Now: fmt.Sprintf("container %s was not brought back; its archive %s is kept", name, archived.ID)}
+	now := fmt.Sprintf("container %s was not brought back; its archive %s is kept", name, archived.ID)
+	if change.entry.Step == StepStart {
+		now += "; to have its files without starting it, give --no-start"
+	}
+	return nil, &Failure{Name: name, Err: err, Now: now}
 }
 
-func (m *Manager) bringBackSteps(ctx context.Context, change *change, archived *registry.Archive, name string, timeout time.Duration) (*EnsureResult, error) {
+func (m *Manager) bringBackSteps(ctx context.Context, change *change, archived *registry.Archive, name string, request UndeleteRequest) (*EnsureResult, error) {
 	if err := change.step(ctx, StepUnpack); err != nil {
 		return nil, err
 	}
 	m.Reporter.Phase(progress.Unpack)
 	want := &wanted{record: *archived.Record}
 	record := &want.record
-	record.Name, record.Enabled = name, true
+	record.Name, record.Enabled = name, !request.NoStart
 	if err := m.keepRoots(ctx, m.gcRoots(name), record); err != nil {
 		return nil, err
 	}
@@ -141,7 +149,7 @@ func (m *Manager) bringBackSteps(ctx context.Context, change *change, archived *
 		return nil, err
 	}
 	// What tar set is the mode of the archived folder.
-	if err := privateFolder(m.Registry.Container(name)); err != nil {
+	if err := errors.Join(privateFolder(m.Registry.Container(name)), m.keepGuestSystem(record)); err != nil {
 		return nil, err
 	}
 	if err := change.step(ctx, StepAllocate); err != nil {
@@ -158,12 +166,18 @@ func (m *Manager) bringBackSteps(ctx context.Context, change *change, archived *
 	if err := m.install(ctx, change, want); err != nil {
 		return nil, err
 	}
+	result := &EnsureResult{Container: record, Created: true, Started: record.Enabled, Units: []Unit{}, Warnings: warnings}
+	if request.NoStart {
+		if err := change.step(ctx, StepPublish); err != nil {
+			return nil, err
+		}
+		return result, m.deployed(ctx, record, true)
+	}
 	if err := change.step(ctx, StepStart); err != nil {
 		return nil, err
 	}
-	if err := m.startAndWait(ctx, record, timeout); err != nil {
+	if err := m.startAndWait(ctx, record, request.Timeout); err != nil {
 		return nil, err
 	}
-	result := &EnsureResult{Container: record, Created: true, Started: true, Units: []Unit{}, Warnings: warnings}
-	return result, m.finish(ctx, change, result, timeout)
+	return result, m.finish(ctx, change, result, request.Timeout)
 }

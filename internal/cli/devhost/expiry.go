@@ -340,6 +340,7 @@ back. Snapshots of the container are not in its archive.
 			&cli.BoolFlag{Name: "list", Aliases: []string{"l"}, Usage: "list the archives, of all names or of NAME"},
 			&cli.StringFlag{Name: "as", Usage: "give the container this `NAME`"},
 			&cli.StringFlag{Name: "archive", Usage: "take the archive with this `ID`, as --list shows it"},
+			&cli.BoolFlag{Name: "no-start", Usage: "leave the container stopped, such as one that does not come up any more"},
 			startTimeoutFlag(), forceFlag(), lockTimeoutFlag(), jsonFlag(),
 		},
 		Action: func(c *cli.Context) error {
@@ -359,7 +360,7 @@ back. Snapshots of the container are not in its archive.
 			if err != nil {
 				return err
 			}
-			result, err := manager.Undelete(c.Context, container.UndeleteRequest{Name: name, As: c.String("as"), ID: c.String("archive"), Timeout: c.Duration("timeout")})
+			result, err := manager.Undelete(c.Context, container.UndeleteRequest{Name: name, As: c.String("as"), ID: c.String("archive"), NoStart: c.Bool("no-start"), Timeout: c.Duration("timeout")})
 			if err != nil {
 				return err
 			}
