@@ -23,7 +23,12 @@
         default = devhost;
       });
 
-      nixosModules.container-guest = ./modules/container-guest;
+      nixosModules = {
+        container-guest = ./modules/container-guest;
+        devhost = ./modules/devhost;
+        flyingcircus = ./modules/flyingcircus.nix;
+        test-builder = ./modules/test-builder;
+      };
 
       devShells = forAllSystems (pkgs: {
         default = pkgs.callPackage ./pkgs/dev-shell.nix { };

@@ -1,0 +1,62 @@
+# What keeps containers from working on this host, each with what to do about it.
+{ config, lib, options, pkgs, ... }:
+let
+  cfg = config.services.devhost;
+
+  nixOff = !(config.nix.enable or true);
+  # Since 22.05 these are nix.settings.
+  nixSettings = config.nix.settings or {
+    sandbox = config.nix.useSandbox;
+    allowed-users = config.nix.allowedUsers;
+  };
+  ipForward = config.boot.kernel.sysctl."net.ipv4.ip_forward" or null;
+
+  oldestGo = "1.26";
+  ownPackage = options.services.devhost.package.highestPrio >= 1500;
+
+  check = assertion: message: {
+    inherit assertion;
+    message = "services.devhost: ${message}";
+  };
+in
+{
+  config.assertions = lib.mkIf cfg.enable [
+    (check (!ownPackage || lib.versionAtLeast (pkgs.go.version or "0") oldestGo) ''
+      it needs Go ${oldestGo} to be built, and this nixpkgs has ${pkgs.go.version or "none"}; set
+      services.devhost.package to the package of devhost's flake, packages.${pkgs.stdenv.hostPlatform.system}.devhost'')
+
+    (check (cfg.allowedGroups == [ ] || config.security.sudo.enable) ''
+      members of allowedGroups use it through sudo, which is off (sudo-rs does not do); set security.sudo.enable = true, or
+      services.devhost.allowedGroups = [ ] to let root alone use it'')
+    (check (!(config.security.sudo.execWheelOnly or false) || lib.all (group: group == "wheel") cfg.allowedGroups) ''
+      security.sudo.execWheelOnly keeps members of allowedGroups from sudo; set it to false, or
+      services.devhost.allowedGroups = [ "wheel" ]'')
+
+    (check config.security.allowUserNamespaces ''
+      containers are user namespaces; set security.allowUserNamespaces = true'')
+
+    (check (!nixOff) ''
+      containers are built by the host's Nix; set nix.enable = true'')
+    (check (nixOff || config.nix.nrBuildUsers > 0) ''
+      without build users, builders would be root on this host; set nix.nrBuildUsers = 32'')
+    (check (nixOff || nixSettings.sandbox == true) ''
+      without a sandbox, what people build reads files of this host; set nix.settings.sandbox = true'')
+    (check (nixOff || lib.any (user: lib.elem user nixSettings.allowed-users) [ "*" "devhost-eval" "@devhost-eval" ]) ''
+      its evaluations may not use the Nix daemon; add "devhost-eval" to nix.settings.allowed-users'')
+    (check (nixOff || !cfg.batou.enable || lib.elem "*" nixSettings.allowed-users) ''
+      containers that batou makes build by the host's Nix daemon, as users that this host has no
+      names for; add "*" to nix.settings.allowed-users, or set services.devhost.batou.enable = false'')
+
+    (check (! lib.elem ipForward [ false 0 "0" ]) ''
+      containers reach nothing without forwarding; remove boot.kernel.sysctl."net.ipv4.ip_forward", or set
+      it to true'')
+    (check (config.environment.etc.hosts.mode == "symlink") ''
+      it makes /etc/hosts writable in its own way; remove environment.etc.hosts.mode'')
+
+    (check (cfg.ingress.httpPort != cfg.ingress.httpsPort) ''
+      ingress.httpPort and ingress.httpsPort are both ${toString cfg.ingress.httpPort}; change one of them'')
+    (check (!cfg.network.ipv6Routed || cfg.network.ipv6Pool != "") ''
+      network.ipv6Routed does not say which prefix is routed to this host; set
+      services.devhost.network.ipv6Pool'')
+  ];
+}

@@ -1,0 +1,269 @@
+{ lib, pkgs, ... }:
+let
+  inherit (lib) mkOption types;
+
+  matching = pattern: description: types.strMatching pattern // { inherit description; };
+  domain = matching "[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*" "domain name";
+  size = matching "[0-9]+(\\.[0-9]+)?[KMGT]?" "amount, such as \"4G\"";
+  duration = matching "([0-9]+[wdhms])+" "length of time, such as \"1w2d\" or \"36h\"";
+  ports = types.either types.port (matching "[0-9]+-[0-9]+" "range, such as \"1024-2047\"");
+  group = matching "[A-Za-z0-9_.+@\\\\ -]+" "name of a group";
+  number = types.either types.ints.unsigned types.float;
+
+  limits = about: {
+    memory = mkOption {
+      type = size;
+      default = "0";
+      example = "4G";
+      description = "Memory ${about}, with K, M, G or T (powers of 1024); `\"0\"` for no limit.";
+    };
+    cpus = mkOption {
+      type = number;
+      default = 0;
+      example = 2;
+      description = "Processor time ${about}, in processors, such as 1.5; 0 for no limit.";
+    };
+    tasks = mkOption {
+      type = types.ints.unsigned;
+      default = 0;
+      example = 4096;
+      description = "Processes and threads ${about}; 0 for no limit.";
+    };
+    ioWeight = mkOption {
+      type = types.ints.between 0 10000;
+      default = 0;
+      example = 100;
+      description = "Share of the disks' time ${about}, 1 to 10000; 0 for the usual one, 100.";
+    };
+    disk = mkOption {
+      type = size;
+      default = "0";
+      example = "20G";
+      description = ''
+        What the root folder may hold ${about}, with K, M, G or T (powers of 1024), where
+        the file system has project quotas; `"0"` for no limit.
+      '';
+    };
+  };
+
+  days = default: description: mkOption {
+    type = duration;
+    inherit default description;
+    example = "1w2d";
+  };
+in
+{
+  options.services.devhost = {
+    enable = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = "Whether people may make development containers on this host with {command}`devhost`.";
+    };
+
+    package = mkOption {
+      type = types.package;
+      default = pkgs.callPackage ../../pkgs/devhost.nix { };
+      defaultText = "devhost, built with the host's own packages";
+      description = "The package that holds {command}`devhost` and its systemd units.";
+    };
+
+    publicAddress = mkOption {
+      type = types.either (types.enum [ "" ]) domain;
+      default = "";
+      example = "dev.example.org";
+      description = ''
+        Public name of the host: containers are reached at
+        `https://ALIAS.CONTAINER.NAME`. Without one it is `devhost.localhost`, for this
+        machine alone.
+      '';
+    };
+
+    domains = mkOption {
+      type = types.listOf domain;
+      default = [ ];
+      example = [ "dev2.example.org" ];
+      description = "Further names below which containers are reached at the same time.";
+    };
+
+    allowedGroups = mkOption {
+      type = types.listOf group;
+      default = [ "devhost" ];
+      example = [ "developers" ];
+      description = ''
+        Groups of the host whose members may use devhost through sudo, and with it every
+        container. The group `devhost` is made if it is among them; others must exist.
+      '';
+    };
+
+    adminGroups = mkOption {
+      type = types.listOf group;
+      default = [ "sudo" "wheel" ];
+      example = [ "wheel" ];
+      description = ''
+        Groups whose members are root on this host by sudo anyway. They may use devhost
+        too, and its commands for admins.
+      '';
+    };
+
+    allowedChannels = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "https://hydra.example.org/*" "github:NixOS/nixpkgs/*" ];
+      description = ''
+        Channels that containers may be made from, as `--channel` gives them (folders as
+        absolute paths); `*` stands for anything. An empty list allows all.
+      '';
+    };
+
+    allowedURIs = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "https://github.com/" ];
+      description = "What an evaluation may fetch: the beginnings of addresses, as `allowed-uris` in nix.conf(5).";
+    };
+
+    authorizedKeys = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl alice" ];
+      description = "Public keys that may log in to every container as `developer`.";
+    };
+
+    defaults = limits "of a new container that asks for none";
+    maximum = limits "that no container may go beyond";
+
+    allowNesting = mkOption {
+      type = types.bool;
+      default = true;
+      description = "Whether people may ask for `--nesting` (podman and docker inside), which costs some isolation.";
+    };
+
+    network = {
+      ipv4Pool = mkOption {
+        type = types.str;
+        default = "";
+        example = "10.42.0.0/16";
+        description = "Private IPv4 prefix that containers get addresses of, at least a /26; `\"\"` for a free one.";
+      };
+      ipv6Pool = mkOption {
+        type = types.str;
+        default = "";
+        example = "fd00:42::/64";
+        description = ''
+          IPv6 prefix that containers get addresses of, at least a /112; `""` for a private
+          one that is made up.
+        '';
+      };
+      ipv6Routed = mkOption {
+        type = types.bool;
+        default = false;
+        description = "Whether the IPv6 prefix is routed to this host: then there is no address translation for it.";
+      };
+      nat = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether containers reach the outside by the host's address.";
+      };
+      forwardPorts = mkOption {
+        type = types.listOf ports;
+        default = [ "1024-32767" ];
+        example = [ "20000-29999" 8443 ];
+        description = ''
+          Ports of this host that may lead to containers (`--forward-port`): ports and
+          ranges of them. An empty list allows none. NixOS' firewall does not filter them.
+        '';
+      };
+      restrictBuilders = mkOption {
+        type = types.bool;
+        default = true;
+        description = ''
+          Whether Nix' builders that have a network (fixed-output derivations) reach the outside
+          only: no container, no service of this host but its resolver, no metadata service.
+          Turn it off where builders need a proxy or a mirror on this host, or talk to themselves
+          over localhost.
+        '';
+      };
+    };
+
+    expiry = {
+      enable = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether containers that nobody deploys to are stopped and deleted.";
+      };
+      warnAfter = days "5d" "When people are told that a container will be stopped, counted from the last deployment.";
+      stopAfter = days "1w" "When a container is stopped; later than `warnAfter`; `\"0s\"` for never.";
+      deleteAfter = days "4w2d" "When a container is archived and deleted; later than `stopAfter`; `\"0s\"` for never.";
+      archiveFor = days "4w2d" "How long the archive of a deleted container is kept; `\"0s\"` for good.";
+    };
+
+    batou.enable = mkOption {
+      type = types.bool;
+      default = true;
+      description = ''
+        Whether devhost answers as {command}`fc-build-dev-container`, {command}`fc-devhost`
+        and {command}`nixos-container`, which batou calls. NixOS' own containers can be
+        reached by the last one all the same.
+      '';
+    };
+
+    ingress = {
+      enable = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether containers are reached by https through the host.";
+      };
+      httpPort = mkOption {
+        type = types.port;
+        default = 80;
+        description = "The port that redirects to https.";
+      };
+      httpsPort = mkOption {
+        type = types.port;
+        default = 443;
+        description = "The port of https.";
+      };
+    };
+
+    openFirewall = mkOption {
+      type = types.bool;
+      default = true;
+      description = ''
+        Whether NixOS' firewall lets pass what devhost needs: the ports of the ingress, and,
+        with {option}`networking.firewall.filterForward`, what goes to and comes from
+        containers; who may reach whom there is decided by devhost's own filter.
+      '';
+    };
+
+    sysctls = {
+      ipForward = mkOption {
+        type = types.bool;
+        default = true;
+        description = ''
+          Whether IPv4 forwarding is on from the start of the host. Otherwise devhost turns it
+          on with the first container, as it does for IPv6 in any case: there, interfaces that
+          learn their routes from a router need a setting of their own before.
+        '';
+      };
+      inotifyInstances = mkOption {
+        type = types.ints.positive;
+        default = 8192;
+        example = 65536;
+        description = ''
+          inotify instances that a user may have (`fs.inotify.max_user_instances`), unless the
+          host's configuration sets that; systemd in each container takes some.
+        '';
+      };
+      inotifyWatches = mkOption {
+        type = types.nullOr types.ints.positive;
+        default = null;
+        example = 1048576;
+        description = ''
+          Files that a user may watch (`fs.inotify.max_user_watches`), unless the host's
+          configuration sets that; null for the kernel's own choice.
+        '';
+      };
+    };
+  };
+}

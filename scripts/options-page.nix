@@ -1,0 +1,32 @@
+# The reference page of a module's options, in Markdown: { module }. It is made with
+# channels/offline's library, so that it is the same everywhere.
+{ module }:
+let
+  lib = import ../channels/offline/lib;
+
+  evaluated = lib.evalModules {
+    # Defaults that need more have a text.
+    modules = [ (../modules + "/${module}/options.nix") { _module.args.pkgs = { }; } ];
+  };
+
+  collect = options: lib.concatMap
+    (value: if lib.isOption value then [ value ] else collect value)
+    (lib.attrValues (removeAttrs options [ "_module" ]));
+
+  # {command}`x` is for NixOS' manual.
+  plain = lib.replaceStrings [ "{command}`" "{option}`" ] [ "`" "`" ];
+  pretty = value: lib.generators.toPretty { multiline = false; } value;
+  field = name: text: "- ${name}: ${text}\n";
+
+  entry = option: ''
+    ## `${lib.showOption option.loc}`
+
+    ${lib.removeSuffix "\n" (plain option.description)}
+
+    ${field "type" option.type.description}''
+  + (if option ? defaultText then field "default" option.defaultText
+  else if option ? default then field "default" "`${pretty option.default}`" else "")
+  + lib.optionalString (option ? example) (field "example" "`${pretty option.example}`")
+  + lib.optionalString (option.readOnly or false) "- read only\n";
+in
+"# Options of modules/${module}\n\n" + lib.concatMapStringsSep "\n" entry (collect evaluated.options)

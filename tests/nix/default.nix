@@ -1,0 +1,114 @@
+# Evaluation tests of the modules for hosts, with a tree of nixpkgs: { tree }. A set of sets;
+# scripts/check-nix evaluates each value by itself, which must give no error and no warning.
+# Those of hosts and assertions must be as in expected/.
+{ tree }:
+let
+  library = import ./lib.nix { inherit tree; };
+  inherit (library) lib evaluate evaluateWithOwnPackage projection complaints;
+
+  hosts = import ./hosts;
+  effects = import ./options.nix;
+  assertions = import ./assertions.nix { inherit lib; pkgs = import tree { system = "x86_64-linux"; }; };
+
+  at = lib.foldl' (value: name: value.${name} or null);
+
+  # The paths of all options of a set, and of what is set.
+  optionPaths = options: lib.concatLists (lib.mapAttrsToList
+    (name: value: map (path: [ name ] ++ path) (if lib.isOption value then [ [ ] ] else optionPaths value))
+    (removeAttrs options [ "_module" ]));
+  valuePaths = value: lib.concatLists (lib.mapAttrsToList
+    (name: inner: map (path: [ name ] ++ path) (if lib.isAttrs inner then valuePaths inner else [ [ ] ]))
+    value);
+
+  good = problems: if problems == [ ] then "good" else throw (lib.concatStringsSep "\n" problems);
+in
+{
+  # The whole system is evaluated, for its assertions and warnings; but where those ask for
+  # packages that a tree without real ones does not have.
+  hosts = lib.mapAttrs
+    (name: configuration:
+      let evaluated = evaluate configuration;
+      in builtins.seq (name == "immutable" || evaluated.system.drvPath != "") (projection evaluated))
+    hosts;
+
+  # Each assertion fails where it should, alone, and says the remedy.
+  assertions = lib.mapAttrs
+    (_: case:
+      let
+        said = complaints ((if case.ownPackage or false then evaluateWithOwnPackage else evaluate) { imports = [ hosts.minimal case.module ]; });
+        message = lib.head said;
+      in
+      if lib.length said == 1 && lib.hasInfix case.remedy message then message
+      else throw "expected one complaint with ${builtins.toJSON case.remedy}, got ${builtins.toJSON said}")
+    assertions;
+
+  # What an option changes that is not in the settings file.
+  effects = lib.mapAttrs
+    (name: case:
+      let
+        base = case.base or hosts.minimal;
+        of = modules: at (projection (evaluate { imports = [ base ] ++ modules; })) case.changes;
+      in
+      good (lib.optional (of [ ] == of [ case.module ]) "${name} changes nothing at ${lib.concatStringsSep "." case.changes}"))
+    effects;
+
+  coverage = {
+    # Every option makes a difference: in the settings file, or as options.nix says.
+    options =
+      let
+        minimal = (projection (evaluate hosts.minimal)).settings;
+        all = (projection (evaluate hosts.all)).settings;
+        inSettings = lib.filter (path: path != [ "version" ]) (valuePaths minimal);
+        options = (evaluate { imports = [ ../../modules/test-builder ]; }).options;
+        names = root: set: map (path: lib.concatStringsSep "." (root ++ path)) (optionPaths set);
+        declared = names [ "services" "devhost" ] options.services.devhost ++ names [ "devhost" "testBuilder" ] options.devhost.testBuilder;
+        tried = map (path: lib.concatStringsSep "." ([ "services" "devhost" ] ++ path)) inSettings ++ lib.attrNames effects;
+      in
+      good (
+        map (name: "${name} is tried by no test") (lib.subtractLists tried declared)
+        ++ map (name: "options.nix: there is no option ${name}") (lib.subtractLists declared tried)
+        ++ map (path: "services.devhost.${lib.concatStringsSep "." path}: hosts/all.nix gives it no other value, or it is ignored")
+          (lib.filter (path: at all path == at minimal path) inSettings)
+      );
+
+    # Every assertion has a test.
+    assertions =
+      let
+        # The messages of other modules cannot all be evaluated.
+        own = import ../../modules/devhost/assertions.nix { inherit (evaluate hosts.minimal) config options pkgs; inherit lib; };
+        there = lib.length own.config.assertions.content;
+        said = lib.unique (lib.filter (lib.hasPrefix "services.devhost:") (lib.attrValues (lib.importJSON ./expected/assertions.json)));
+      in
+      good (
+        lib.optional (there != lib.length said) "services.devhost has ${toString there} assertions, and ${toString (lib.length said)} of them a test"
+        ++ lib.optional (complaints (evaluate hosts.minimal) != [ ]) "a good host is complained about"
+      );
+  };
+
+  # What a switch of the host restarts.
+  switches =
+    let
+      unit = name: module: (evaluate { imports = [ hosts.minimal module ]; }).config.systemd.units.${name}.text;
+      same = name: module: unit name { } == unit name module;
+    in
+    {
+      keys-leave-ingress = good (lib.optional
+        (!same "devhost-ingress.service" { services.devhost.allowedURIs = [ "https://github.com/" ]; })
+        "the ingress is restarted for what it does not read");
+      domain-restarts-ingress = good (lib.optional
+        (same "devhost-ingress.service" { services.devhost.publicAddress = "dev.example.org"; })
+        "the ingress is not restarted for another domain");
+      network-reloads-boot = good (
+        lib.optional (same "devhost-boot.service" { services.devhost.network.restrictBuilders = false; })
+          "settings of the network wait for the next start"
+        ++ lib.optional (!lib.hasInfix "X-ReloadIfChanged=true" (unit "devhost-boot.service" { }))
+          "containers are started again"
+      );
+      hosts-renew-names = good (lib.optional
+        (same "devhost-names.service" { networking.hosts."192.0.2.7" = [ "printer" ]; })
+        "names of the host's configuration wait for the next start");
+      containers-stay = good (lib.optional
+        (!lib.hasInfix "X-RestartIfChanged=false" (unit "devhost@.service" { }))
+        "containers are restarted");
+    };
+}

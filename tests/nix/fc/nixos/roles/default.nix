@@ -1,0 +1,2 @@
+# Stands in for the roles of Flying Circus' platform.
+{ imports = [ ./devhost ]; }
