@@ -331,6 +331,9 @@ func (m *Manager) system(ctx context.Context, want *wanted) (string, error) {
 	if system, ok := m.Systems.Known(ctx, want.record.Inputs, root); ok {
 		return system, nil
 	}
+	if err := m.prepareNetwork(ctx); err != nil {
+		return "", err
+	}
 	return m.Systems.Build(ctx, Build{
 		Name: want.record.Name, Pin: want.record.Pin, Inputs: want.record.Inputs, ProvisionDir: want.provisionDir, ProvisionName: want.provisionName, Root: root, Reporter: m.Reporter,
 	})
@@ -376,6 +379,10 @@ func (m *Manager) createSteps(ctx context.Context, change *change, request Ensur
 	if err := m.install(ctx, change, want); err != nil {
 		return nil, err
 	}
+	// Of a container that had been there before, starting it only warns.
+	if err := m.handOver(ctx, record); err != nil {
+		return nil, err
+	}
 	if err := change.step(ctx, StepStart); err != nil {
 		return nil, err
 	}
@@ -393,7 +400,7 @@ func (m *Manager) install(ctx context.Context, change *change, want *wanted) err
 	if err := change.step(ctx, StepFiles); err != nil {
 		return err
 	}
-	if err := errors.Join(m.keepProvision(want), m.writeGuestFiles(record), m.handOver(ctx, record)); err != nil {
+	if err := errors.Join(m.keepProvision(want), m.writeGuestFiles(record)); err != nil {
 		return err
 	}
 	if err := change.step(ctx, StepProfile); err != nil {

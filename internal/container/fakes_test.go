@@ -329,7 +329,9 @@ func (n fakeNetwork) PortInUse(port registry.ForwardPort) (bool, error) {
 	return n.listening[port.Host()], n.fail["port in use"]
 }
 
-func (n fakeNetwork) Current() (bool, error) { return !n.damaged, n.fail["current"] }
+func (n fakeNetwork) Current(context.Context) (bool, error) { return !n.damaged, n.fail["current"] }
+
+func (n fakeNetwork) Prepare(context.Context) error { return n.fail["prepare network"] }
 
 func (n fakeNetwork) Remove(context.Context) error { return n.called("remove network") }
 

@@ -103,7 +103,10 @@ type Network interface {
 	PortInUse(port registry.ForwardPort) (bool, error)
 	// Current tells cheaply whether bridge and packet filter are there as they
 	// shall be. Publish repairs what is not.
-	Current() (bool, error)
+	Current(ctx context.Context) (bool, error)
+	// Prepare makes bridge and packet filter, also before there is a container;
+	// Remove takes them back. The caller holds the shared lock.
+	Prepare(ctx context.Context) error
 	// Publish makes the names of all containers resolve on the host, lets those
 	// of one group reach each other, and opens the forwarded ports.
 	Publish(ctx context.Context, records []*registry.Container) error

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"devhost/internal/execx"
 	"devhost/internal/network"
 	"devhost/internal/registry"
 )
@@ -21,6 +22,8 @@ type HostNetwork struct {
 	Layout registry.Layout
 	// HostsFile is where names are published, /etc/hosts in life.
 	HostsFile string
+	// Runner asks for groups that are not in /etc/group.
+	Runner execx.Runner
 }
 
 // host reads the recorded network.
@@ -36,9 +39,22 @@ func (n *HostNetwork) host() (network.Host, error) {
 	return host, nil
 }
 
+// open is for what needs no rules about builders.
 func (n *HostNetwork) open() (*network.Network, error) {
 	host, err := n.host()
 	if err != nil {
+		return nil, err
+	}
+	return network.New(host, n.Layout.NetworkLock())
+}
+
+// whole is the network with all of its rules.
+func (n *HostNetwork) whole(ctx context.Context) (*network.Network, error) {
+	host, err := n.host()
+	if err != nil {
+		return nil, err
+	}
+	if host.Builders, err = n.builders(ctx); err != nil {
 		return nil, err
 	}
 	return network.New(host, n.Layout.NetworkLock())
@@ -53,16 +69,34 @@ func (n *HostNetwork) NameInUse(name string) (string, error) {
 	return network.NameInUse(n.HostsFile, hostName, name)
 }
 
-// Allocate implements Network. The caller holds the shared lock, so that only
-// one network is chosen.
-func (n *HostNetwork) Allocate(name string, used []registry.Address) (registry.Address, error) {
+// hostOrNew chooses a network and records it where there is none.
+func (n *HostNetwork) hostOrNew() (network.Host, error) {
 	host, err := n.host()
 	if errors.Is(err, fs.ErrNotExist) {
 		if host, err = n.choose(); err != nil {
-			return registry.Address{}, err
+			return network.Host{}, err
 		}
 		err = registry.WriteJSON(n.Layout.Network(), host)
 	}
+	return host, err
+}
+
+// Prepare implements Network.
+func (n *HostNetwork) Prepare(ctx context.Context) error {
+	if _, err := n.hostOrNew(); err != nil {
+		return err
+	}
+	opened, err := n.whole(ctx)
+	if err != nil {
+		return err
+	}
+	return n.connect(ctx, opened)
+}
+
+// Allocate implements Network. The caller holds the shared lock, so that only
+// one network is chosen.
+func (n *HostNetwork) Allocate(name string, used []registry.Address) (registry.Address, error) {
+	host, err := n.hostOrNew()
 	if err != nil {
 		return registry.Address{}, err
 	}
@@ -152,7 +186,7 @@ func (n *HostNetwork) Publish(ctx context.Context, records []*registry.Container
 		hosts[i] = hostOf(record)
 	}
 	if len(records) > 0 {
-		opened, err := n.open()
+		opened, err := n.whole(ctx)
 		if err != nil {
 			return err
 		}
@@ -199,8 +233,8 @@ func (n *HostNetwork) policy() (network.Policy, error) {
 }
 
 // Current implements Network.
-func (n *HostNetwork) Current() (bool, error) {
-	opened, err := n.open()
+func (n *HostNetwork) Current(ctx context.Context) (bool, error) {
+	opened, err := n.whole(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -227,7 +261,7 @@ func (n *HostNetwork) Remove(ctx context.Context) error {
 // Attach connects a container that starts; bridge and rules are made if they
 // are missing, as after a restart of the host.
 func (n *HostNetwork) Attach(ctx context.Context, _ string, address registry.Address) error {
-	opened, err := n.open()
+	opened, err := n.whole(ctx)
 	if err != nil {
 		return err
 	}

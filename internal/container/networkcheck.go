@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,7 +14,7 @@ import (
 
 // Troubles looks at the network of the containers that there are; without one
 // there is nothing to look at.
-func (n *HostNetwork) Troubles() ([]network.Trouble, error) {
+func (n *HostNetwork) Troubles(ctx context.Context) ([]network.Trouble, error) {
 	host, err := n.host()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -22,12 +23,12 @@ func (n *HostNetwork) Troubles() ([]network.Trouble, error) {
 		return nil, err
 	}
 	var troubles []network.Trouble
-	switch current, err := n.Current(); {
+	switch current, err := n.Current(ctx); {
 	case err != nil:
 		return nil, err
 	case !current:
 		troubles = append(troubles, network.Trouble{
-			What:   "bridge or packet filter of the containers is missing, or was changed by somebody: they may be cut off, or open to others",
+			What:   "bridge or packet filter of the containers is missing, was changed by somebody, or is older than the settings: they may be cut off, or open to others",
 			Remedy: "run: sudo devhost boot; it leaves running containers running",
 		})
 	}

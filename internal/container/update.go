@@ -116,7 +116,7 @@ func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *regis
 // removed them: without, sshd would be waited for in vain. What fails is said
 // by the wait.
 func (m *Manager) repairNetwork(ctx context.Context) {
-	if current, err := m.Network.Current(); err == nil && current {
+	if current, err := m.Network.Current(ctx); err == nil && current {
 		return
 	}
 	if err := m.publish(ctx); err != nil {

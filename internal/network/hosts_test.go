@@ -288,6 +288,30 @@ func bind(t *testing.T, path string, readOnly bool) {
 	}
 }
 
+// TestPublishHostsReadOnlyEtc: as NixOS' module sets it up, names come and go
+// while nobody can write /etc.
+func TestPublishHostsReadOnlyEtc(t *testing.T) {
+	privateMounts(t)
+	etc, target := t.TempDir(), hostsFile(t, "127.0.0.1 localhost\n")
+	link := filepath.Join(etc, "hosts")
+	if err := os.Symlink(target, link); err != nil {
+		t.Fatal(err)
+	}
+	bind(t, etc, true)
+	t.Cleanup(func() { _ = unix.Unmount(etc, unix.MNT_DETACH) })
+	if err := os.WriteFile(filepath.Join(etc, "control"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+		t.Fatalf("control: the folder can be written: %v", err)
+	}
+	if err := PublishHosts(t.Context(), link, hostsInstance, []HostEntry{demo}); err != nil {
+		t.Fatal(err)
+	}
+	checkContent(t, link, "127.0.0.1 localhost\n"+demoBlock)
+	if err := PublishHosts(t.Context(), link, hostsInstance, nil); err != nil {
+		t.Fatal(err)
+	}
+	checkContent(t, link, "127.0.0.1 localhost\n")
+}
+
 // TestPublishHostsMountPoint: in a container, /etc/hosts is often mounted from
 // elsewhere, and cannot be replaced.
 func TestPublishHostsMountPoint(t *testing.T) {

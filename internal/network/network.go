@@ -15,7 +15,7 @@
 //     enters by a port: interface, MAC and IP address must belong together, in
 //     ARP and neighbour discovery too.
 //   - nftables table "inet devhost-<instance>" holds the rules for routed
-//     traffic, and NAT.
+//     traffic and for Nix' builders, and NAT.
 //
 // All of it is done with netlink and /proc/sys; no program is started, and
 // nothing that belongs to somebody else is changed, with one exception: IP
@@ -58,6 +58,9 @@ type Host struct {
 	// NoNAT says that what containers send to the outside keeps its source
 	// address, and that somebody else sees to the way back.
 	NoNAT bool `json:"noNAT,omitempty"`
+	// Builders are those of this machine that are to be restricted. They are
+	// looked up each time, and not recorded.
+	Builders Builders `json:"-"`
 }
 
 // Wishes are what a host's admin wants of a network that is chosen.

@@ -283,8 +283,23 @@ func targetPort(into uint32) []expr.Any {
 }
 
 // toHostAddress matches packets to any address of the host.
-func toHostAddress() []expr.Any {
-	return concat([]expr.Any{&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true}}, equal(nativeEndian(unix.RTN_LOCAL)))
+func toHostAddress() []expr.Any { return toAddress(unix.RTN_LOCAL) }
+
+// toAddress matches packets by what the kernel takes their receiver for.
+func toAddress(kind uint32) []expr.Any {
+	return concat([]expr.Any{&expr.Fib{Register: register, FlagDADDR: true, ResultADDRTYPE: true}}, equal(nativeEndian(kind)))
+}
+
+// admitResolvers lets through what goes to port 53.
+func (c *chain) admitResolvers(comment string) {
+	const dnsPort = 53
+	for _, protocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		c.rule(comment,
+			transport(protocol),
+			payload(expr.PayloadBaseTransportHeader, 2, 2, register),
+			equal(binaryutil.BigEndian.PutUint16(dnsPort)),
+			accept())
+	}
 }
 
 // addressIn matches packets whose address at the offset lies in the prefix.
@@ -329,7 +344,6 @@ func (h Host) routed() *ruleset {
 		icmp6Solicitation = 135
 		icmp6Advert       = 136
 		icmp6Redirect     = 137
-		dnsPort           = 53
 	)
 	table := newRuleset(nftables.TableFamilyINet, h.Table)
 	table.markMap(mapGroup4, nftables.TypeIPAddr)
@@ -378,13 +392,7 @@ func (h Host) routed() *ruleset {
 	peers.rule("no other container", reject())
 
 	metadata := table.chain(chainMetadata)
-	for _, transportProtocol := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
-		metadata.rule("a resolver of the cloud",
-			transport(transportProtocol),
-			payload(expr.PayloadBaseTransportHeader, 2, 2, register),
-			equal(binaryutil.BigEndian.PutUint16(dnsPort)),
-			accept())
-	}
+	metadata.admitResolvers("a resolver of the cloud")
 	metadata.rule("no metadata service", reject())
 
 	// Before destination NAT of others: a port that somebody else publishes on
@@ -413,6 +421,7 @@ func (h Host) routed() *ruleset {
 	output.rule("containers have no shorter way", to(h.Bridge), icmpType(icmpRedirect), drop())
 	output.rule("containers have no shorter way", to(h.Bridge), icmp6Type(icmp6Redirect), drop())
 
+	h.restrictBuilders(table)
 	h.publishPorts(table)
 	postrouting := table.base(chainPostrouting, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource)
 	for _, pool := range h.translated() {

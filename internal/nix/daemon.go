@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -92,21 +93,74 @@ func (c *Client) CheckBuildUsers(ctx context.Context) error {
 
 // BuildUsers are the users of a host that builders run as.
 type BuildUsers struct {
-	// Allocated says that Nix takes unused ids as it needs them; then there is
-	// no group.
-	Allocated bool
-	Group     string
+	// Allocated says that Nix takes unused ids as it needs them, from FirstUID
+	// to LastUID; then there need not be a group.
+	Allocated         bool
+	FirstUID, LastUID uint32
+	// Group is the group that builders run as, GID its number; "" for none.
+	Group string
+	GID   uint32
 	// Members is how many users are in the group, at least one.
 	Members int
 }
+
+// The ids that are allocated unless nix.conf(5) says otherwise, see start-id and
+// id-count there.
+const (
+	allocatedFirst = 872415232
+	allocatedCount = 8388608
+)
 
 // FindBuildUsers finds the build users by the host's settings, and those of
 // the group by root/etc/group and getent(1). The error is *NoBuildUsers where
 // there are none.
 func FindBuildUsers(ctx context.Context, runner execx.Runner, root string, settings map[string]string) (BuildUsers, error) {
-	if settings["auto-allocate-uids"] == "true" {
-		return BuildUsers{Allocated: true}, nil
+	users, err := findBuildGroup(ctx, runner, root, settings)
+	if settings["auto-allocate-uids"] != "true" {
+		return users, err
 	}
+	var none *NoBuildUsers
+	if err != nil && !errors.As(err, &none) {
+		return BuildUsers{}, err
+	}
+	first, last, err := allocatedUsers(settings)
+	if err != nil {
+		return BuildUsers{}, err
+	}
+	users.Allocated, users.FirstUID, users.LastUID = true, first, last
+	return users, nil
+}
+
+// allocatedUsers are the ids that Nix gives to builders where it allocates them.
+func allocatedUsers(settings map[string]string) (first, last uint32, err error) {
+	number := func(key string, usual uint64) (uint64, error) {
+		text, set := settings[key]
+		if !set {
+			return usual, nil
+		}
+		value, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return 0, fmt.Errorf("%s = %s in %s is no number of users", key, text, ConfigFile)
+		}
+		return value, nil
+	}
+	start, err := number("start-id", allocatedFirst)
+	if err != nil {
+		return 0, 0, err
+	}
+	count, err := number("id-count", allocatedCount)
+	if err != nil {
+		return 0, 0, err
+	}
+	end := start + max(count, 1) - 1
+	if start == 0 || end >= 1<<32 {
+		return 0, 0, fmt.Errorf("start-id and id-count in %s give ids from %d to %d, which cannot be those of builders", ConfigFile, start, end)
+	}
+	return uint32(start), uint32(end), nil
+}
+
+// findBuildGroup is FindBuildUsers for a group.
+func findBuildGroup(ctx context.Context, runner execx.Runner, root string, settings map[string]string) (BuildUsers, error) {
 	group, set := settings["build-users-group"]
 	if !set {
 		group = "nixbld"
@@ -118,7 +172,7 @@ func FindBuildUsers(ctx context.Context, runner execx.Runner, root string, setti
 	if err != nil {
 		return BuildUsers{}, fmt.Errorf("cannot read the groups of this host: %w", err)
 	}
-	members, found := groupMembers(data, group)
+	gid, members, found := groupMembers(data, group)
 	if !found {
 		// The group may come from a directory service.
 		output, err := runner.Output(ctx, execx.Command{Name: "getent", Args: []string{"group", group}, Timeout: 10 * time.Second})
@@ -126,7 +180,7 @@ func FindBuildUsers(ctx context.Context, runner execx.Runner, root string, setti
 		if err != nil && !errors.As(err, &failure) {
 			return BuildUsers{}, err
 		}
-		members, found = groupMembers(output, group)
+		gid, members, found = groupMembers(output, group)
 	}
 	switch {
 	case !found:
@@ -134,19 +188,23 @@ func FindBuildUsers(ctx context.Context, runner execx.Runner, root string, setti
 	case members == 0:
 		return BuildUsers{}, &NoBuildUsers{Group: group, Reason: "the group " + group + " has no members"}
 	}
-	return BuildUsers{Group: group, Members: members}, nil
+	return BuildUsers{Group: group, GID: gid, Members: members}, nil
 }
 
-// groupMembers counts the members of a group in the format of group(5).
-func groupMembers(data []byte, group string) (members int, found bool) {
+// groupMembers finds a group in the format of group(5): its number and how many
+// members it has.
+func groupMembers(data []byte, group string) (gid uint32, members int, found bool) {
 	scanner := bufio.NewScanner(bytes.NewReader(data))
 	for scanner.Scan() {
 		fields := strings.Split(scanner.Text(), ":")
-		if len(fields) == 4 && fields[0] == group {
-			return len(strings.FieldsFunc(fields[3], func(r rune) bool { return r == ',' })), true
+		if len(fields) != 4 || fields[0] != group {
+			continue
+		}
+		if number, err := strconv.ParseUint(fields[2], 10, 32); err == nil {
+			return uint32(number), len(strings.FieldsFunc(fields[3], func(r rune) bool { return r == ',' })), true
 		}
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 // ReadSettings reads the settings of root/etc/nix/nix.conf, and of what it

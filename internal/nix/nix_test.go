@@ -168,14 +168,15 @@ func TestNotInstalled(t *testing.T) {
 func TestGroupMembers(t *testing.T) {
 	const file = "root:x:0:\nnixbld:x:30000:nixbld1,nixbld2\nempty:x:1:\nbroken\nnixbldx:x:2:a\n"
 	for group, want := range map[string]struct {
+		gid     uint32
 		members int
 		found   bool
 	}{
-		"nixbld": {2, true}, "empty": {0, true}, "none": {0, false}, "nixbldx": {1, true}, "broken": {0, false},
+		"nixbld": {30000, 2, true}, "empty": {1, 0, true}, "none": {}, "nixbldx": {2, 1, true}, "broken": {},
 	} {
-		members, found := groupMembers([]byte(file), group)
-		if members != want.members || found != want.found {
-			t.Errorf("%s: got %d, %v", group, members, found)
+		gid, members, found := groupMembers([]byte(file), group)
+		if gid != want.gid || members != want.members || found != want.found {
+			t.Errorf("%s: got %d, %d, %v", group, gid, members, found)
 		}
 	}
 }
@@ -216,13 +217,16 @@ func TestFindBuildUsers(t *testing.T) {
 		want        BuildUsers
 		wantReason  string
 	}{
-		"default":             {"", "nixbld:x:3:a,b\n", nil, BuildUsers{Group: "nixbld", Members: 2}, ""},
-		"another group":       {"build-users-group = builders\n", "nixbld:x:3:a,b\nbuilders:x:4:c\n", nil, BuildUsers{Group: "builders", Members: 1}, ""},
-		"in an included file": {"include more.conf\n", "nixbld:x:3:\nbuilders:x:4:c\n", nil, BuildUsers{Group: "builders", Members: 1}, ""},
-		"allocated":           {"auto-allocate-uids = true\nbuild-users-group =\n", "", nil, BuildUsers{Allocated: true}, ""},
+		"default":             {"", "nixbld:x:3:a,b\n", nil, BuildUsers{Group: "nixbld", GID: 3, Members: 2}, ""},
+		"another group":       {"build-users-group = builders\n", "nixbld:x:3:a,b\nbuilders:x:4:c\n", nil, BuildUsers{Group: "builders", GID: 4, Members: 1}, ""},
+		"in an included file": {"include more.conf\n", "nixbld:x:3:\nbuilders:x:4:c\n", nil, BuildUsers{Group: "builders", GID: 4, Members: 1}, ""},
+		"allocated":           {"auto-allocate-uids = true\nbuild-users-group =\n", "", nil, BuildUsers{Allocated: true, FirstUID: 872415232, LastUID: 880803839}, ""},
+		"allocated, own ids":  {"auto-allocate-uids = true\nstart-id = 100000\nid-count = 65536\nbuild-users-group =\n", "", nil, BuildUsers{Allocated: true, FirstUID: 100000, LastUID: 165535}, ""},
+		// Without the experimental feature, Nix goes on with the group.
+		"allocated, and a group": {"auto-allocate-uids = true\n", "nixbld:x:3:a\n", nil, BuildUsers{Allocated: true, FirstUID: 872415232, LastUID: 880803839, Group: "nixbld", GID: 3, Members: 1}, ""},
 		"directory service": {"", "root:x:0:\n", func(fake *execxtest.Fake) {
 			fake.Expect("^getent group nixbld$", "nixbld:*:3:a,b,c\n", nil)
-		}, BuildUsers{Group: "nixbld", Members: 3}, ""},
+		}, BuildUsers{Group: "nixbld", GID: 3, Members: 3}, ""},
 		"no group":   {"", "root:x:0:\n", func(fake *execxtest.Fake) { fake.Expect("^getent group nixbld$", "", gone) }, BuildUsers{}, "there is no group nixbld"},
 		"no members": {"", "nixbld:x:3:\n", nil, BuildUsers{}, "the group nixbld has no members"},
 		"empty":      {"build-users-group =\n", "nixbld:x:3:a\n", nil, BuildUsers{}, "build-users-group is empty in /etc/nix/nix.conf"},
@@ -253,6 +257,21 @@ func TestFindBuildUsers(t *testing.T) {
 			}
 			if !errors.As(err, &failure) || failure.Reason != test.wantReason || !strings.Contains(failure.Remedy(), "\n  groupadd --system ") {
 				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestAllocatedUsersThatCannotBe(t *testing.T) {
+	for name, settings := range map[string]map[string]string{
+		"no number": {"start-id": "many"},
+		"root":      {"start-id": "0"},
+		"too many":  {"start-id": "4294967295", "id-count": "2"},
+		"negative":  {"id-count": "-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if first, last, err := allocatedUsers(settings); err == nil || !strings.Contains(err.Error(), ConfigFile) {
+				t.Errorf("got %d to %d, %v", first, last, err)
 			}
 		})
 	}

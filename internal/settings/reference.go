@@ -45,6 +45,7 @@ var keys = []key{
 	{"network.ipv6Routed", "The IPv6 prefix is routed to this host: no address translation for it.", `false`},
 	{"network.nat", "Containers reach the outside by the host's address.", `true`},
 	{"network.forwardPorts", "Ports of this host that may lead to containers (`--forward-port`): ports and ranges of them. An empty list allows none.", `["1024-32767", "8443"]`},
+	{"network.restrictBuilders", "Nix' builders that have a network (fixed-output derivations) reach the outside only: no container, no service of this host but its resolver, no metadata service. Turn it off where builders need a proxy or a mirror on this host, or talk to themselves over localhost. A change holds after the next `ensure`, start or `devhost boot`.", `false`},
 	{"expiry", "What becomes of containers that nobody deploys to. Times are texts such as `36h` or `7d`, and count from the last deployment.", ""},
 	{"expiry.enable", "Whether anything is stopped or deleted at all.", `true`},
 	{"expiry.warnAfter", "When people are told that it will be stopped.", `"5d"`},

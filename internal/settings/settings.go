@@ -84,6 +84,9 @@ type Network struct {
 	NAT bool `json:"nat"`
 	// ForwardPorts are the ports of the host that containers may have.
 	ForwardPorts []PortRange `json:"forwardPorts"`
+	// RestrictBuilders keeps Nix' builders from containers, services of the
+	// host and metadata services.
+	RestrictBuilders bool `json:"restrictBuilders"`
 }
 
 // Expiry is what becomes of containers that nobody deploys to any more. All
@@ -151,7 +154,7 @@ func Default() Settings {
 		AllowNesting:  true,
 		// Above what is reserved for root, and below what Linux gives to whoever
 		// asks for any port (ip_local_port_range).
-		Network: Network{NAT: true, ForwardPorts: []PortRange{{1024, 32767}}},
+		Network: Network{NAT: true, ForwardPorts: []PortRange{{1024, 32767}}, RestrictBuilders: true},
 		Expiry: Expiry{
 			Enable: true, WarnAfter: Duration(5 * day), StopAfter: Duration(7 * day), DeleteAfter: Duration(30 * day), ArchiveFor: Duration(30 * day),
 		},

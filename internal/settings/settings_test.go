@@ -105,7 +105,7 @@ func TestGood(t *testing.T) {
 	want.PublicAddress, want.AllowedGroups = "dev.example.org", []string{}
 	want.AllowedChannels = []string{"/srv/channels/*", "github:NixOS/*", "*"}
 	want.Maximum = Limits{Memory: 4 << 30, CPUs: 1.5}
-	want.Network = Network{IPv6Pool: "2001:db8::/64", IPv6Routed: true, NAT: true}
+	want.Network = Network{IPv6Pool: "2001:db8::/64", IPv6Routed: true, NAT: true, RestrictBuilders: true}
 	want.Network.ForwardPorts = Default().Network.ForwardPorts
 	want.Expiry.StopAfter, want.Expiry.DeleteAfter = Duration(9*24*time.Hour), 0
 	if diff := cmp.Diff(want, got); diff != "" {

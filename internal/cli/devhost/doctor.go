@@ -39,7 +39,7 @@ func (a *app) doctorCommand() *cli.Command {
 			}
 			var sockets net.ListenConfig
 			runner := execx.New()
-			containers := &container.HostNetwork{Layout: registry.Layout{State: stateDir}, HostsFile: hostsFile}
+			containers := hostNetwork(registry.Layout{State: stateDir})
 			host := &doctor.Host{
 				Runner: runner, StateDir: stateDir, Domain: domain, Ports: []int{int(settings.Ingress.HTTPPort), int(settings.Ingress.HTTPSPort)}, Root: "/", UID: os.Geteuid(),
 				Idmap:  func(ctx context.Context, folder string) error { return doctor.TryIdmap(ctx, runner, folder) },
@@ -51,7 +51,7 @@ func (a *app) doctorCommand() *cli.Command {
 					}
 					return network.ForeignForwardDrops(recordedNetwork(stateDir, settings.Network), forwards)
 				},
-				Containers: containers.Troubles,
+				Containers: func() ([]network.Trouble, error) { return containers.Troubles(c.Context) },
 				Resolvers:  network.ResolvConf,
 				Settings:   func() error { return settingsErr },
 			}

@@ -106,7 +106,7 @@ func (a *app) refreshCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			network := &container.HostNetwork{Layout: layout, HostsFile: hostsFile}
+			network := hostNetwork(layout)
 			var problems []error
 			for _, entry := range entries {
 				// Who is broken, or being made, is told nothing.

@@ -26,6 +26,11 @@ import (
 // hostsFile is where the names of containers are published.
 const hostsFile = "/etc/hosts"
 
+// hostNetwork is the network of a state folder.
+func hostNetwork(layout registry.Layout) *container.HostNetwork {
+	return &container.HostNetwork{Layout: layout, HostsFile: hostsFile, Runner: execx.New()}
+}
+
 // caller is the person on whose behalf the command runs, and the login that is
 // recorded as the owner.
 func caller() (person.Person, string, error) {
@@ -58,7 +63,7 @@ func (a *app) manager(c *cli.Context) (*container.Manager, error) {
 	// Who needs them in order has been refused before.
 	host, _ := a.hostSettings(layout)
 	records := registry.New(layout)
-	network := &container.HostNetwork{Layout: layout, HostsFile: hostsFile}
+	network := hostNetwork(layout)
 	engine := a.engine(layout, records, network)
 	client := a.nixClient(c)
 	reporter := progress.For(a.streams.Err, c.Bool("quiet"))
@@ -128,7 +133,7 @@ func (a *app) superviseCommand() *cli.Command {
 				return err
 			}
 			records := registry.New(layout)
-			network := &container.HostNetwork{Layout: layout, HostsFile: hostsFile}
+			network := hostNetwork(layout)
 			if phase, ok := unitPhase(c); ok {
 				return phase(c.Context, a.unit(layout, records, network, name))
 			}
