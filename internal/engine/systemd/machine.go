@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +21,7 @@ const (
 	machinedPath    = "/org/freedesktop/machine1"
 	machinedManager = "org.freedesktop.machine1.Manager"
 	machinedMachine = "org.freedesktop.machine1.Machine"
+	noSuchMachine   = "org.freedesktop.machine1.NoSuchMachine"
 )
 
 // Unregister has machined forget a container whose nspawn was killed: until then
@@ -35,18 +37,30 @@ func (e *Engine) Unregister(ctx context.Context, name string) error {
 		return fmt.Errorf("cannot ask machined for container %s: %w", name, err)
 	}
 	defer bus.Close()
+	object := func(path dbus.ObjectPath) dbus.BusObject { return bus.Object(machinedName, path) }
+	if err := unregister(ctx, object, machine, e.unit(name)); err != nil {
+		return fmt.Errorf("machined does not forget container %s: %w", name, err)
+	}
+	return nil
+}
+
+// unregister has machined, whose objects it is given, forget a machine of a unit.
+func unregister(ctx context.Context, object func(dbus.ObjectPath) dbus.BusObject, machine, unit string) error {
 	var path dbus.ObjectPath
-	manager := bus.Object(machinedName, machinedPath)
+	manager := object(machinedPath)
 	if err := manager.CallWithContext(ctx, machinedManager+".GetMachine", 0, machine).Store(&path); err != nil {
 		// It has just forgotten it.
 		return nil
 	}
-	var unit string
-	if err := bus.Object(machinedName, path).StoreProperty(machinedMachine+".Unit", &unit); err != nil || unit != e.unit(name) {
+	var of string
+	if err := object(path).StoreProperty(machinedMachine+".Unit", &of); err != nil || of != unit {
 		return nil
 	}
-	if err := manager.CallWithContext(ctx, machinedManager+".UnregisterMachine", 0, machine).Err; err != nil {
-		return fmt.Errorf("machined does not forget container %s: %w", name, err)
+	err := manager.CallWithContext(ctx, machinedManager+".UnregisterMachine", 0, machine).Err
+	// machined forgets by itself whose processes are gone, also between two calls.
+	var answer dbus.Error
+	if errors.As(err, &answer) && answer.Name == noSuchMachine {
+		return nil
 	}
-	return nil
+	return err
 }
