@@ -3,6 +3,18 @@
 { config, lib, options, pkgs, ... }:
 let
   inherit (import ./lib.nix { inherit lib options; }) guestDefault hostFolder;
+
+  writeHosts = pkgs.writeShellScript "devhost-write-hosts" ''
+    set -e
+    temporary=$(mktemp /etc/hosts.XXXXXX)
+    trap 'rm -f "$temporary"' EXIT
+    cat ${lib.escapeShellArgs config.networking.hostFiles} > "$temporary"
+    if [ -r ${hostFolder}/hosts ]; then
+      cat ${hostFolder}/hosts >> "$temporary"
+    fi
+    chmod 0644 "$temporary"
+    mv -f "$temporary" /etc/hosts
+  '';
 in
 {
   config = {
@@ -20,15 +32,27 @@ in
       conflicts = [ "shutdown.target" ];
       unitConfig.DefaultDependencies = false;
       path = [ pkgs.coreutils ];
+      serviceConfig = {
+        Type = "oneshot";
+        ExecStart = "${writeHosts}";
+      };
+    };
+
+    # Many containers can come at once: no change may be the last that is followed. A path unit
+    # forgets what changes while its service runs, so that looks again before it ends.
+    systemd.services.devhost-hosts-changed = {
+      description = "Names that the host has changed";
+      unitConfig.StartLimitIntervalSec = 0;
+      path = [ pkgs.coreutils ];
       script = ''
-        temporary=$(mktemp /etc/hosts.XXXXXX)
-        trap 'rm -f "$temporary"' EXIT
-        cat ${lib.escapeShellArgs config.networking.hostFiles} > "$temporary"
-        if [ -r ${hostFolder}/hosts ]; then
-          cat ${hostFolder}/hosts >> "$temporary"
-        fi
-        chmod 0644 "$temporary"
-        mv -f "$temporary" /etc/hosts
+        seen=
+        now=$(cksum < ${hostFolder}/hosts)
+        while [ "$seen" != "$now" ]; do
+          seen=$now
+          ${writeHosts}
+          sleep 0.2
+          now=$(cksum < ${hostFolder}/hosts)
+        done
       '';
       serviceConfig.Type = "oneshot";
     };
@@ -36,12 +60,14 @@ in
     systemd.paths.devhost-hosts = {
       description = "Names that the host changes";
       wantedBy = [ "multi-user.target" ];
-      # The service starts after its path; both belong before sysinit.target.
-      before = [ "shutdown.target" ];
+      # What changes after the service has read is noticed.
+      before = [ "devhost-hosts.service" "shutdown.target" ];
       after = [ "local-fs.target" ];
       conflicts = [ "shutdown.target" ];
       unitConfig.DefaultDependencies = false;
+      unitConfig.StartLimitIntervalSec = 0;
       pathConfig.PathChanged = "${hostFolder}/hosts";
+      pathConfig.Unit = "devhost-hosts-changed.service";
     };
   };
 }

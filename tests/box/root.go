@@ -16,12 +16,12 @@ import (
 )
 
 // fromDistribution are the files of /etc that the box has as the machine's
-// distribution installed them. What is missing is left out.
+// distribution installed them: patterns of path.Match. What is missing is left out.
 var fromDistribution = []string{
 	"alternatives", "bash.bashrc", "ca-certificates.conf", "dbus-1", "debian_version", "default", "environment", "gai.conf",
 	"host.conf", "init.d", "inputrc", "iproute2", "issue", "issue.net", "ld.so.cache", "ld.so.conf", "ld.so.conf.d",
 	"locale.alias", "localtime", "login.defs", "mime.types", "networks", "nsswitch.conf", "os-release",
-	"pam.conf", "pam.d", "perl", "polkit-1", "postgresql-common", "profile", "profile.d", "protocols", "python3", "python3.11", "redis", "rpc", "security",
+	"pam.conf", "pam.d", "perl", "polkit-1", "postgresql-common", "profile", "profile.d", "protocols", "python3*", "redis", "rpc", "security",
 	"services", "shells", "skel", "ssl", "subgid", "subuid", "sudo.conf", "terminfo", "timezone", "xattr.conf",
 }
 
@@ -61,8 +61,14 @@ func (b *Box) makeRoot(ctx context.Context, options Options) error {
 		}
 	}
 	for _, name := range fromDistribution {
-		if err := b.copyIn(ctx, filepath.Join("/etc", name), filepath.Join(b.Root, "etc")); err != nil {
+		found, err := filepath.Glob(filepath.Join("/etc", name))
+		if err != nil {
 			return err
+		}
+		for _, path := range found {
+			if err := b.copyIn(ctx, path, filepath.Join(b.Root, "etc")); err != nil {
+				return err
+			}
 		}
 	}
 	for _, source := range []string{"channels", "examples"} {

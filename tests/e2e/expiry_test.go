@@ -176,8 +176,15 @@ func checkInUse(t *testing.T, h *host) {
 	if err := running.Start(); err != nil {
 		t.Fatal(err)
 	}
+	said := ""
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("expire said at last: %s", said)
+		}
+	})
 	waitFor(t, "the command runs and the person is gone", func() bool {
-		return strings.Contains(h.at(7*day, "expire", "--dry-run").stdout, "in use (1 running command)")
+		said = h.at(7*day, "expire", "--dry-run").stdout
+		return strings.Contains(said, "in use (1 running command)")
 	})
 	h.sweep(7*day, "trial: is due and in use (1 running command)")
 	_ = running.Process.Signal(syscall.SIGTERM)

@@ -149,8 +149,8 @@ func checkLooks(t *testing.T, h *host) {
 		t.Errorf("status --json says %+v", one)
 	}
 	table := h.must("list")
-	if !regexp.MustCompile(`(?m)^NAME +STATUS +ADDRESS +ALIASES +OWNER +DEPLOYED$`).MatchString(table) ||
-		!regexp.MustCompile(`(?m)^trial +running +`+regexp.QuoteMeta(one.IPv4)+` +www +`+regexp.QuoteMeta(one.Owner)+` .* ago$`).MatchString(table) {
+	if !regexp.MustCompile(`(?m)^NAME +STATUS +ADDRESS +ALIASES +OWNER +DEPLOYED +EXPIRES$`).MatchString(table) ||
+		!regexp.MustCompile(`(?m)^trial +running +`+regexp.QuoteMeta(one.IPv4)+` +www +`+regexp.QuoteMeta(one.Owner)+` +.* ago +stop in 7 days$`).MatchString(table) {
 		t.Errorf("list says\n%s", table)
 	}
 	if names := h.must("list", "--names"); names != "trial\n" {
