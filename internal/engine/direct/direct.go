@@ -44,24 +44,11 @@ func (e *Engine) Features() engine.Features {
 // State reads the supervisor's record and looks whether its processes live.
 // A guest that lives without its supervisor is running, and Detail says so.
 func (e *Engine) State(name string) (engine.State, error) {
-	record, err := supervisor.ReadRecord(e.Layout, name)
-	if err != nil {
-		return engine.State{Status: engine.Failed, Detail: err.Error()}, nil
-	}
-	if record == nil {
-		return engine.State{Status: engine.Stopped}, nil
-	}
-	state := engine.State{Status: record.Status, StartedAt: record.StartedAt, Detail: record.Detail}
-	supervised := record.Supervisor.Alive()
-	if supervised {
-		state.SupervisorPID = record.Supervisor.PID
-	}
-	if record.Status == engine.Failed {
+	record, state, settled := supervisor.Look(e.Layout, name)
+	if settled {
 		return state, nil
 	}
-	if record.Leader.Alive() {
-		state.LeaderPID = record.Leader.PID
-	}
+	supervised := state.SupervisorPID != 0
 	switch {
 	case supervised && state.LeaderPID == 0 && record.Status == engine.Running:
 		// It has ended, and the supervisor is about to say how.

@@ -104,6 +104,30 @@ func ReadRecord(layout registry.Layout, name string) (*Record, error) {
 	return record, nil
 }
 
+// Look reads the record of a container and looks which of its processes live.
+// Where settled is true the state is all that there is to say, and the record may
+// be nil; else the engine judges by the processes.
+func Look(layout registry.Layout, name string) (record *Record, state engine.State, settled bool) {
+	record, err := ReadRecord(layout, name)
+	if err != nil {
+		return nil, engine.State{Status: engine.Failed, Detail: err.Error()}, true
+	}
+	if record == nil {
+		return nil, engine.State{Status: engine.Stopped}, true
+	}
+	state = engine.State{Status: record.Status, StartedAt: record.StartedAt, Detail: record.Detail}
+	if record.Supervisor.Alive() {
+		state.SupervisorPID = record.Supervisor.PID
+	}
+	if record.Status == engine.Failed {
+		return record, state, true
+	}
+	if record.Leader.Alive() {
+		state.LeaderPID = record.Leader.PID
+	}
+	return record, state, false
+}
+
 func decodeRecord(text []byte) (*Record, error) {
 	var record Record
 	if err := json.Unmarshal(text, &record); err != nil {

@@ -82,26 +82,12 @@ const stateTimeout = 10 * time.Second
 // State reads what the unit's processes recorded and looks whether they live.
 // Only for a container that has just ended it asks systemd.
 func (e *Engine) State(name string) (engine.State, error) {
-	record, err := supervisor.ReadRecord(e.Layout, name)
-	if err != nil {
-		return engine.State{Status: engine.Failed, Detail: err.Error()}, nil
-	}
-	if record == nil {
-		return engine.State{Status: engine.Stopped}, nil
-	}
-	state := engine.State{Status: record.Status, StartedAt: record.StartedAt, Detail: record.Detail}
-	alive := record.Supervisor.Alive()
-	if alive {
-		state.SupervisorPID = record.Supervisor.PID
-	}
-	if record.Status == engine.Failed {
+	record, state, settled := supervisor.Look(e.Layout, name)
+	if settled {
 		return state, nil
 	}
-	if record.Leader.Alive() {
-		state.LeaderPID = record.Leader.PID
-	}
 	switch {
-	case !alive:
+	case state.SupervisorPID == 0:
 		// It reboots, or systemd is about to record how it ended.
 		return e.ask(name, state)
 	case state.LeaderPID == 0 && record.Status == engine.Running:
