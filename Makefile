@@ -13,7 +13,7 @@ SHELL := $(CURDIR)/scripts/in-nix-shell
 endif
 endif
 
-.PHONY: help build demo demo-down host-in-a-box host-in-a-box-down test e2e bench lint fmt check-nix setup clean
+.PHONY: help build demo demo-down host-in-a-box host-in-a-box-down test e2e e2e-nixos bench lint fmt check-nix setup clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -50,6 +50,10 @@ e2e: ## every end-to-end test (needs root)
 	@MAKE_TARGET=e2e scripts/setup run
 	@$(MAKE) -s build
 	go test -count=1 -timeout 40m ./tests/... ./internal/offlinechannel
+
+e2e-nixos: ## boot NixOS' own modules, where DEVHOST_NIXPKGS has a tree (needs root)
+	@$(MAKE) -s build
+	@scripts/e2e-nixos
 
 bench: ## measure, and print a table (needs root)
 	@MAKE_TARGET=bench scripts/setup run

@@ -1,33 +1,63 @@
-# Evaluates every output of the flake with a nixpkgs tree that need not be the
-# pinned one: { tree } -> the derivation paths of all outputs. A tree whose
-# packages are too old to know buildGoModule's vendorHash gets a stand-in for
-# it: then the package's own attributes are evaluated, and nothing of it is built.
-{ tree }:
+# Evaluates the outputs of the flake with a nixpkgs tree that need not be the pinned one: { tree }
+# -> by a name each, the derivation paths and the like of a part of the outputs. A tree whose
+# packages are too old for devhost's gets stand-ins: then the package's own attributes are
+# evaluated, and nothing of it is built. `users` are other flakes that take this one as their
+# input `devhost`, and have a host named `dev`.
+{ tree, users ? { } }:
 let
   flake = import ../flake.nix;
-  nixpkgs = (import (tree + "/flake.nix")).outputs { self = nixpkgs; };
+  nixpkgs = (import (tree + "/flake.nix")).outputs { self = nixpkgs; } // { outPath = tree; };
   inherit (nixpkgs) lib;
-  adapted = pkgs:
+
+  isOld = pkgs: lib.versionOlder (pkgs.go.version or "0") "1.26";
+  withStandIns = pkgs:
     let
       extended = pkgs // {
-        buildGoModule = arguments: pkgs.stdenv.mkDerivation (removeAttrs arguments [ "env" "vendorHash" "subPackages" "ldflags" ]
-          // { inherit (arguments) vendorHash; });
+        buildGoModule = arguments:
+          let package = pkgs.stdenv.mkDerivation (removeAttrs arguments [ "env" "vendorHash" "subPackages" "ldflags" ]);
+          in package // { inherit (arguments) meta vendorHash; goModules = package; };
         installShellFiles = pkgs.installShellFiles or pkgs.hello;
         callPackage = lib.callPackageWith extended;
       };
     in
-    extended;
-  outputs = flake.outputs {
-    nixpkgs = nixpkgs // { legacyPackages = lib.mapAttrs (_: adapted) nixpkgs.legacyPackages; };
-    self = outputs;
+    if isOld pkgs then extended else pkgs;
+  standIns = { options, pkgs, ... }: {
+    config = lib.optionalAttrs (options.services ? devhost) {
+      services.devhost.package = lib.mkIf (isOld pkgs) (lib.mkDefault outputs.packages.x86_64-linux.devhost);
+    } // lib.optionalAttrs (options ? devhost.testBuilder) {
+      nix.package = lib.mkIf (isOld pkgs) (lib.mkForce (pkgs.nix // { version = "2.31.0"; }));
+    };
   };
-  derivations = set: lib.mapAttrs (_: lib.mapAttrs (_: value: value.drvPath)) set;
+
+  inputs = {
+    nixpkgs = nixpkgs // {
+      legacyPackages = lib.mapAttrs (_: withStandIns) nixpkgs.legacyPackages;
+      lib = lib // {
+        nixosSystem = arguments: lib.nixosSystem (arguments // { modules = arguments.modules ++ [ standIns ]; });
+      };
+    };
+  };
+  outputs = flake.outputs (inputs // { self = outputs; });
+
+  derivations = lib.mapAttrs (_: lib.mapAttrs (_: value: value.drvPath));
+  system = host: host.config.system.build.toplevel.drvPath;
+  systemOf = path: system ((import path).outputs (inputs // { devhost = outputs; self = { }; })).nixosConfigurations.dev;
 in
+assert lib.subtractLists
+  [ "apps" "checks" "devShells" "formatter" "legacyPackages" "lib" "nixosConfigurations" "nixosModules" "overlays" "packages" "templates" ]
+  (lib.attrNames outputs) == [ ];
 {
   packages = derivations outputs.packages;
-  checks = derivations outputs.checks;
   devShells = derivations outputs.devShells;
   apps = lib.mapAttrs (_: lib.mapAttrs (_: app: assert app.type == "app"; app.program)) outputs.apps;
   formatter = lib.mapAttrs (_: formatter: formatter.drvPath) outputs.formatter;
-  modules = lib.mapAttrs (_: toString) outputs.nixosModules;
+  lib = lib.mapAttrs (_: builtins.isFunction) outputs.lib;
+  modules = lib.mapAttrs (_: module: map (path: assert builtins.pathExists path; toString path) module.imports) outputs.nixosModules;
+  overlays = lib.mapAttrs (_: overlay: (overlay (withStandIns nixpkgs.legacyPackages.x86_64-linux) { }).devhost.drvPath) outputs.overlays;
+  templates = lib.mapAttrs (_: template: assert builtins.pathExists template.path; template.description) outputs.templates;
+  # scripts/check-nix has evaluated what is in the others.
+  checks = lib.mapAttrs (_: checks: derivations { checks = lib.filterAttrs (name: _: ! lib.hasPrefix "evaluation-" name || name == "evaluation-host-minimal") checks; }) outputs.checks;
+  nixosTests = lib.mapAttrs (_: packages: lib.attrNames packages.nixosTests) outputs.legacyPackages;
 }
+// lib.mapAttrs (_: system) outputs.nixosConfigurations
+// lib.mapAttrs (_: systemOf) ({ "the template of a host" = ../templates/host/flake.nix; } // users)

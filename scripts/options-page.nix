@@ -9,13 +9,14 @@ let
     modules = [ (../modules + "/${module}/options.nix") { _module.args.pkgs = { }; } ];
   };
 
+  # An option that holds further ones is followed by them.
   collect = options: lib.concatMap
-    (value: if lib.isOption value then [ value ] else collect value)
-    (lib.attrValues (removeAttrs options [ "_module" ]));
+    (value: if lib.isOption value then [ value ] ++ collect (value.type.getSubOptions value.loc) else collect value)
+    (lib.attrValues (removeAttrs options [ "_module" "_freeformOptions" ]));
 
   # {command}`x` is for NixOS' manual.
   plain = lib.replaceStrings [ "{command}`" "{option}`" ] [ "`" "`" ];
-  pretty = value: lib.generators.toPretty { multiline = false; } value;
+  pretty = value: if value ? _type && value ? text then value.text else lib.generators.toPretty { multiline = false; } value;
   field = name: text: "- ${name}: ${text}\n";
 
   entry = option: ''

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"devhost/internal/archive"
+	"devhost/internal/disk"
 	"devhost/internal/progress"
 	"devhost/internal/registry"
 )
@@ -58,7 +59,7 @@ func (v *Visit) Destroy(ctx context.Context) error { return v.manager.destroy(ct
 // nothing is removed.
 func (m *Manager) DestroyArchived(ctx context.Context, name, reason string) (written *registry.Archive, err error) {
 	err = m.Visit(ctx, name, "archive", m.lockTimeout(), func(visit *Visit) error {
-		if err := m.checkOwner(visit.Record, "destroy"); err != nil {
+		if err := errors.Join(checkDeclared(visit.Record), m.checkOwner(visit.Record, "destroy")); err != nil {
 			return err
 		}
 		if err := visit.Stop(ctx); err != nil {
@@ -113,7 +114,7 @@ func (m *Manager) archive(ctx context.Context, record *registry.Container, reaso
 	}
 	if err := m.writeArchive(ctx, written); err != nil {
 		// What cannot be removed now is removed with the next archive or prune.
-		return nil, errors.Join(err, m.removeUnfinished(name), RemoveFolder(m.Registry.ArchiveRoots(name, written.ID)), m.dropEmpty(name))
+		return nil, errors.Join(err, m.removeUnfinished(name), disk.RemoveFolder(m.Registry.ArchiveRoots(name, written.ID)), m.dropEmpty(name))
 	}
 	m.Logger.Info("archived", "container", name, "id", written.ID, "bytes", written.Bytes)
 	return written, m.dropSuperseded(written)
@@ -195,7 +196,7 @@ func syncFolder(path string) error {
 func (m *Manager) removeUnfinished(name string) error {
 	var problems []error
 	for _, folder := range m.Registry.UnfinishedArchives(name) {
-		problems = append(problems, RemoveFolder(folder))
+		problems = append(problems, disk.RemoveFolder(folder))
 	}
 	return errors.Join(problems...)
 }
@@ -223,7 +224,7 @@ func (m *Manager) removeArchive(name, id string) error {
 	if err := os.Rename(m.Registry.Archive(name, id), m.Registry.UnfinishedArchive(name, id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot remove archive %s of %s: %w", id, name, err)
 	}
-	return errors.Join(m.removeUnfinished(name), RemoveFolder(m.Registry.ArchiveRoots(name, id)), m.dropEmpty(name))
+	return errors.Join(m.removeUnfinished(name), disk.RemoveFolder(m.Registry.ArchiveRoots(name, id)), m.dropEmpty(name))
 }
 
 // dropEmpty removes the folders of archives that hold none any more.

@@ -122,6 +122,11 @@ func (m *Manager) boot(ctx context.Context, name string, timeout time.Duration) 
 			result = BootRuns
 			return nil
 		}
+		if record.Declared != nil && !record.Declared.AutoStart {
+			// Somebody had started it.
+			result, record.Enabled = BootStopped, false
+			return m.Registry.Save(record)
+		}
 		limited, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
 		result = BootStarted

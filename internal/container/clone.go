@@ -107,7 +107,7 @@ func (m *Manager) cloneSteps(ctx context.Context, change *change, source *regist
 	record := *source
 	record.Name, record.Owner, record.CreatedAt = request.Name, request.Owner, m.Now().UTC()
 	record.Aliases, record.ForwardPorts, record.Expiry, record.AccountKeys = []string{}, nil, registry.Expiry{}, nil
-	record.Address, record.Degraded = registry.Address{}, false
+	record.Address, record.Degraded, record.Declared = registry.Address{}, false, nil
 	if len(request.AccountKeys) > 0 {
 		record.AccountKeys = map[string][]string{request.Owner: request.AccountKeys}
 	}

@@ -128,5 +128,5 @@ func (m *Manager) unbound(folder string) error {
 // removeTree removes the folder of a container or of a snapshot, and the limits
 // of what is in it.
 func (m *Manager) removeTree(folder string) error {
-	return errors.Join(m.unbound(folder), RemoveFolder(folder))
+	return errors.Join(m.unbound(folder), disk.RemoveFolder(folder))
 }

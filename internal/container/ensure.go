@@ -54,6 +54,12 @@ type EnsureRequest struct {
 	// caller's login.
 	AccountKeys   []string
 	UpdateChannel bool
+	// Declared says that the host's configuration asks, and System is then the
+	// store path of a system that it has built, "" for one of the channel.
+	Declared *registry.Declared
+	System   string
+	// NoStart leaves a container stopped that does not run.
+	NoStart bool
 	// Dialect is the command of batou's that asks, "" for none of them.
 	Dialect string
 	// Caller is the person on whose behalf files are read.
@@ -154,7 +160,7 @@ func (m *Manager) ensure(ctx context.Context, request EnsureRequest) (*EnsureRes
 	var missing *registry.NotRegistered
 	switch {
 	case errors.As(err, &missing):
-		if request.Channel == nil {
+		if request.Channel == nil && request.System == "" {
 			return nil, &NoChannel{Name: request.Name}
 		}
 		reason, err := m.Network.NameInUse(request.Name)
@@ -171,7 +177,7 @@ func (m *Manager) ensure(ctx context.Context, request EnsureRequest) (*EnsureRes
 	case err != nil:
 		return nil, err
 	}
-	if err := fitsDialect(request, record); err != nil {
+	if err := errors.Join(fitsDialect(request, record), fitsDeclared(request, record)); err != nil {
 		return nil, err
 	}
 	if err := m.checkPortsEarly(request, record); err != nil {
@@ -224,14 +230,22 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 		// A relative folder is another one from another working folder.
 		reference = parsed.Text
 	}
+	if request.System != "" || (record.Pin.Kind == registry.PinSystem && request.Channel == nil) {
+		if err := m.takeSystem(request, record); err != nil {
+			want.discard()
+			return nil, err
+		}
+		m.applyRequest(request, want)
+		return want, nil
+	}
 	if old == nil || request.UpdateChannel || reference != record.Pin.Reference {
-		if err := m.channelAllowed(reference); err != nil {
+		if err := m.channelAllowed(reference); err != nil && request.Declared == nil {
 			want.discard()
 			return nil, err
 		}
 		m.Reporter.Phase(progress.Resolve)
 		var oldPin *registry.Pin
-		if old != nil {
+		if old != nil && old.Pin.Kind != registry.PinSystem {
 			oldPin = &old.Pin
 		}
 		pin, err := m.Systems.Resolve(ctx, reference, request.Caller, oldPin, filepath.Join(m.gcRoots(request.Name), nextChannel))
@@ -251,10 +265,16 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 		}
 		record.Inputs = inputs
 	}
-	record.Enabled = true
+	m.applyRequest(request, want)
+	return want, nil
+}
+
+// applyRequest is what a request says besides of the system.
+func (m *Manager) applyRequest(request EnsureRequest, want *wanted) {
+	record := &want.record
+	record.Enabled = !request.NoStart
 	m.applySettings(request, record)
 	want.warnings = append(append(want.warnings, m.keepToSettings(record)...), m.notEnforced(request)...)
-	return want, nil
 }
 
 func (m *Manager) applySettings(request EnsureRequest, record *registry.Container) {
@@ -291,6 +311,9 @@ func (m *Manager) applySettings(request EnsureRequest, record *registry.Containe
 			record.Expiry.KeepUntil = m.Now().Add(*request.Keep).UTC()
 		}
 	}
+	if request.Declared != nil {
+		record.Declared, record.Expiry.Off = request.Declared, !request.Declared.Expires
+	}
 	if request.Caller.Login != "" {
 		accounts := maps.Clone(record.AccountKeys)
 		delete(accounts, request.Caller.Login)
@@ -317,6 +340,9 @@ func (m *Manager) applySettings(request EnsureRequest, record *registry.Containe
 // system finds or builds the system of the inputs.
 func (m *Manager) system(ctx context.Context, want *wanted) (string, error) {
 	root := filepath.Join(m.gcRoots(want.record.Name), "system")
+	if want.record.Pin.Kind == registry.PinSystem {
+		return want.record.Pin.StorePath, m.Systems.Keep(ctx, root, want.record.Pin.StorePath)
+	}
 	if system, ok := m.Systems.Known(ctx, want.record.Inputs, root); ok {
 		return system, nil
 	}
@@ -382,6 +408,13 @@ func (m *Manager) createSteps(ctx context.Context, change *change, request Ensur
 	// Of a container that had been there before, starting it only warns.
 	if err := m.handOver(ctx, record); err != nil {
 		return nil, err
+	}
+	if request.NoStart {
+		if err := change.step(ctx, StepPublish); err != nil {
+			return nil, err
+		}
+		result := &EnsureResult{Container: record, Created: true, Units: []Unit{}, Warnings: want.warnings}
+		return result, m.deployed(ctx, record, true)
 	}
 	if err := change.step(ctx, StepStart); err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/renameio/v2"
 
+	"devhost/internal/disk"
 	"devhost/internal/engine"
 	"devhost/internal/progress"
 	"devhost/internal/registry"
@@ -284,7 +285,7 @@ func (m *Manager) moveRoots(ctx context.Context, from, to string) error {
 			return err
 		}
 	}
-	return RemoveFolder(folder)
+	return disk.RemoveFolder(folder)
 }
 
 func replaceLink(target, path string) error {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"devhost/internal/disk"
 	"devhost/internal/engine"
 	"devhost/internal/nix"
 	"devhost/internal/progress"
@@ -195,7 +196,7 @@ func (m *Manager) remove(ctx context.Context, name string) error {
 	err := errors.Join(
 		m.Profiles.DeleteProfile(m.Registry.Profile(name)),
 		os.RemoveAll(m.Registry.ProfileFolder(name)),
-		RemoveFolder(m.gcRoots(name)),
+		disk.RemoveFolder(m.gcRoots(name)),
 		removeIfThere(m.Registry.Record(name)),
 	)
 	if err := errors.Join(err, m.publish(ctx)); err != nil {

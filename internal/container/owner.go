@@ -33,8 +33,9 @@ func (m *Manager) checkOwner(record *registry.Container, action string) error {
 	return &NotOwner{Name: record.Name, Owner: record.Owner, Action: action}
 }
 
-// checkOwnerOf is checkOwner by the container's name. A container that is not
-// there, or was left half made or half removed without a record, is nobody's.
+// checkOwnerOf is checkOwner and checkDeclared by the container's name. A
+// container that is not there, or was left half made or half removed without a
+// record, is nobody's.
 func (m *Manager) checkOwnerOf(name, action string) error {
 	record, err := m.Registry.Load(name)
 	var missing *registry.NotRegistered
@@ -44,5 +45,5 @@ func (m *Manager) checkOwnerOf(name, action string) error {
 	if err != nil {
 		record = &registry.Container{Name: name}
 	}
-	return m.checkOwner(record, action)
+	return errors.Join(checkDeclared(record), m.checkOwner(record, action))
 }

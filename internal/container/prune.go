@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"devhost/internal/archive"
+	"devhost/internal/disk"
 	"devhost/internal/names"
 	"devhost/internal/nix"
 	"devhost/internal/registry"
@@ -172,7 +173,7 @@ func (p *pruning) archives(ctx context.Context) {
 		p.whenIdle(ctx, name, func() {
 			for _, unfinished := range p.Registry.UnfinishedArchives(name) {
 				p.remove(Pruned{Kind: "leftover", Name: name, Text: "unfinished archive", Bytes: archive.Size(unfinished)}, func() error {
-					return errors.Join(RemoveFolder(unfinished), p.dropEmpty(name))
+					return errors.Join(disk.RemoveFolder(unfinished), p.dropEmpty(name))
 				})
 			}
 		})
@@ -240,7 +241,7 @@ func (p *pruning) roots(ctx context.Context) {
 					return
 				}
 				p.remove(Pruned{Kind: "root", Name: name, Text: folder.what + " of what is gone"}, func() error {
-					return RemoveFolder(filepath.Join(folder.path, entry.Name()))
+					return disk.RemoveFolder(filepath.Join(folder.path, entry.Name()))
 				})
 			})
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"devhost/internal/disk"
 	"devhost/internal/engine"
 	"devhost/internal/names"
 	"devhost/internal/progress"
@@ -40,7 +41,7 @@ func (m *Manager) Rename(ctx context.Context, from, to string, timeout time.Dura
 		if err != nil {
 			return err
 		}
-		if err := m.checkOwner(record, "rename"); err != nil {
+		if err := errors.Join(checkDeclared(record), m.checkOwner(record, "rename")); err != nil {
 			return err
 		}
 		if err := m.checkNew(to); err != nil {
@@ -109,7 +110,7 @@ func (m *Manager) moveFolder(ctx context.Context, from, to string) error {
 
 // dropNamed removes what goes by a name that no container has.
 func (m *Manager) dropNamed(name string) error {
-	return errors.Join(m.Profiles.DeleteProfile(m.Registry.Profile(name)), os.RemoveAll(m.Registry.ProfileFolder(name)), RemoveFolder(m.gcRoots(name)))
+	return errors.Join(m.Profiles.DeleteProfile(m.Registry.Profile(name)), os.RemoveAll(m.Registry.ProfileFolder(name)), disk.RemoveFolder(m.gcRoots(name)))
 }
 
 // completeRename makes everything else go by the new name that the folder has.

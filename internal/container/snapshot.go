@@ -97,7 +97,7 @@ func (m *Manager) freeSnapshotName(name, prefix string) string {
 // takeSnapshot copies a container that stands still.
 func (m *Manager) takeSnapshot(ctx context.Context, record *registry.Container, name, state string) (*registry.Snapshot, error) {
 	folder := m.Registry.UnfinishedSnapshot(record.Name, name)
-	if err := errors.Join(RemoveFolder(folder), privateFolder(filepath.Dir(folder)), privateFolder(folder)); err != nil {
+	if err := errors.Join(disk.RemoveFolder(folder), privateFolder(filepath.Dir(folder)), privateFolder(folder)); err != nil {
 		return nil, err
 	}
 	m.copies()

@@ -139,6 +139,10 @@ func (m *Manager) bringBackSteps(ctx context.Context, change *change, archived *
 	want := &wanted{record: *archived.Record}
 	record := &want.record
 	record.Name, record.Enabled = name, !request.NoStart
+	if record.Declared != nil {
+		// From now on it is the person's, and lives as long as theirs do.
+		record.Declared, record.Expiry = nil, registry.Expiry{}
+	}
 	if err := m.keepRoots(ctx, m.gcRoots(name), record); err != nil {
 		return nil, err
 	}

@@ -64,7 +64,12 @@ func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *regis
 	record := &want.record
 	result := &EnsureResult{Container: record, Unchanged: true, Units: []Unit{}, Warnings: want.warnings}
 	portsChanged := !slices.Equal(old.ForwardPorts, record.ForwardPorts)
-	if state.Status != engine.Running {
+	switch {
+	case state.Status != engine.Running && request.NoStart:
+		if err := m.claim(ctx, record, old); err != nil {
+			return nil, err
+		}
+	case state.Status != engine.Running:
 		if err := m.claim(ctx, record, old); err != nil {
 			return nil, err
 		}
@@ -76,7 +81,7 @@ func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *regis
 		if result.Units, err = m.settle(ctx, record, request.Timeout); err != nil {
 			return nil, err
 		}
-	} else {
+	default:
 		m.repairNetwork(ctx)
 		// The settings' keys may have changed too.
 		if authorize(m.Registry, m.Settings, record) != nil || old.Environment != record.Environment {
@@ -91,12 +96,12 @@ func (m *Manager) refresh(ctx context.Context, request EnsureRequest, old *regis
 			return nil, err
 		}
 	}
-	if old.Limits != record.Limits && !result.Started {
+	if old.Limits != record.Limits && state.Status == engine.Running && !result.Started {
 		if err := m.changeLimits(ctx, record.Name, old.Limits, record.Limits); err != nil {
 			return nil, err
 		}
 	}
-	if old.Degraded && !result.Started {
+	if old.Degraded && state.Status == engine.Running && !result.Started {
 		var err error
 		if result.Units, err = m.settle(ctx, record, request.Timeout); err != nil {
 			return nil, err
@@ -182,7 +187,8 @@ func (m *Manager) changeSteps(ctx context.Context, change *change, request Ensur
 	if err := m.claim(ctx, record, old); err != nil {
 		return nil, err
 	}
-	if state.Status == engine.Running {
+	switch {
+	case state.Status == engine.Running:
 		change.entry.Switched = true
 		if err := change.step(ctx, StepSwitch); err != nil {
 			return nil, err
@@ -200,7 +206,12 @@ func (m *Manager) changeSteps(ctx context.Context, change *change, request Ensur
 		if err := m.waitForSSHBriefly(ctx, record, request.Timeout); err != nil {
 			return nil, err
 		}
-	} else {
+	case request.NoStart:
+		if err := change.step(ctx, StepPublish); err != nil {
+			return nil, err
+		}
+		return result, m.deployed(ctx, record, true)
+	default:
 		change.entry.Started = true
 		if err := change.step(ctx, StepStart); err != nil {
 			return nil, err

@@ -21,6 +21,7 @@ import (
 
 	"devhost/internal/engine/supervisor"
 	"devhost/internal/execx"
+	"devhost/internal/idmap"
 	"devhost/internal/network"
 	"devhost/internal/nix"
 )
@@ -158,44 +159,17 @@ func (h *Host) idmappedMounts(ctx context.Context) []Finding {
 // TryIdmap makes an idmapped mount of the folder that is attached nowhere. It
 // needs root.
 func TryIdmap(ctx context.Context, runner execx.Runner, folder string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	mapped := []syscallIDMap{{ContainerID: 0, HostID: 1 << 20, Size: 1 << 16}}
-	ready := make(chan int, 1)
-	ended := make(chan error, 1)
-	go func() {
-		// The process is only there to hold its user namespace.
-		ended <- runner.Run(ctx, execx.Command{
-			Name: "sh", Args: []string{"-c", "echo $$; exec sleep 10"}, Grace: time.Millisecond,
-			SysProcAttr: userNamespace(mapped),
-			Stdout: &execx.LineWriter{Line: func(line string) {
-				pid, _ := strconv.Atoi(line)
-				ready <- pid
-			}},
-		})
-	}()
-	var pid int
-	select {
-	case pid = <-ready:
-	case err := <-ended:
-		return fmt.Errorf("cannot make a user namespace: %w", err)
-	}
-	defer func() { cancel(); <-ended }()
-	namespace, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	opened, err := os.Open(folder)
 	if err != nil {
 		return err
 	}
-	defer namespace.Close()
-	tree, err := unix.OpenTree(unix.AT_FDCWD, folder, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	defer opened.Close()
+	mapped := []idmap.Mapping{{Disk: 0, Shown: 1 << 20, Size: 1 << 16}}
+	tree, err := idmap.Tree(ctx, runner, opened, mapped, mapped)
 	if err != nil {
-		return fmt.Errorf("open_tree: %w", err)
+		return err
 	}
-	defer unix.Close(tree)
-	attributes := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(namespace.Fd())}
-	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, attributes); err != nil {
-		return fmt.Errorf("mount_setattr: %w", err)
-	}
-	return nil
+	return tree.Close()
 }
 
 var versionNumber = regexp.MustCompile(`[0-9]+(\.[0-9]+)*`)

@@ -68,6 +68,15 @@ func (l Layout) Settings() string {
 	return filepath.Join(l.State, "settings.json")
 }
 
+// Declarations is the file with the containers that the host's configuration
+// declares. Like the settings, it is not among what is published.
+func (l Layout) Declarations() string {
+	if l.State == DefaultStateDir {
+		return filepath.Join(cmp.Or(l.Etc, "/etc"), "devhost-containers.json")
+	}
+	return filepath.Join(l.State, "containers.json")
+}
+
 // Archives holds what deleted containers were, for undelete.
 func (l Layout) Archives() string { return filepath.Join(l.State, "archives") }
 

@@ -60,6 +60,9 @@ type Container struct {
 	// ("fc-build-dev-container", "fc-devhost"): then batou's published key may
 	// log in, and fc-manage inside decides about the system.
 	Dialect string `json:"dialect,omitempty"`
+	// Declared is what the host's configuration says of it, nil for a container
+	// that people made.
+	Declared *Declared `json:"declared,omitempty"`
 	// Expiry is about stopping and deleting it.
 	Expiry Expiry `json:"expiry,omitzero"`
 	// Degraded says that not all units were up after the last deployment.
@@ -70,11 +73,37 @@ type Container struct {
 	LastDeployment time.Time `json:"lastDeployment"`
 }
 
+// Declared is what only the host's configuration can say of a container.
+type Declared struct {
+	// File is where it is declared, Hash that of its declaration.
+	File string `json:"file"`
+	Hash string `json:"hash"`
+	// AutoStart says that it is started with the host.
+	AutoStart bool `json:"autoStart,omitempty"`
+	// Ephemeral says that its root folder is emptied at each start.
+	Ephemeral bool `json:"ephemeral,omitempty"`
+	// Expires says that it may be stopped and deleted when nobody uses it.
+	Expires bool `json:"expires,omitempty"`
+	// Binds are folders of the host that it sees.
+	Binds []Bind `json:"binds,omitempty"`
+}
+
+// Bind is a folder of the host that a container sees.
+type Bind struct {
+	// GuestPath is where, HostPath which; both are absolute.
+	GuestPath string `json:"guestPath"`
+	HostPath  string `json:"hostPath"`
+	ReadOnly  bool   `json:"readOnly,omitempty"`
+	// OwnerUID is the guest's user that what belongs to the folder's owner seems
+	// to belong to, 0 for nobody.
+	OwnerUID int `json:"ownerUID,omitempty"`
+}
+
 // Pin is what a channel resolved to.
 type Pin struct {
 	// Reference is the channel as the person gave it.
 	Reference string `json:"reference"`
-	// Kind is "folder", "flake" or "tarball".
+	// Kind is "folder", "flake" or "tarball", or PinSystem.
 	Kind string `json:"kind"`
 	// StorePath holds the channel's source.
 	StorePath string `json:"storePath"`
@@ -89,6 +118,10 @@ type Pin struct {
 	Fingerprint string    `json:"fingerprint,omitempty"`
 	Time        time.Time `json:"time"`
 }
+
+// PinSystem is the Kind of a pin where the host has built the system itself:
+// there is no channel, and Reference and StorePath are the system.
+const PinSystem = "system"
 
 // Limits bound a container; zero means no limit.
 type Limits struct {
@@ -222,7 +255,7 @@ func (r *Registry) claim() error {
 	}
 	for _, entry := range entries {
 		// A new file system has a lost+found.
-		if entry.Name() == "lost+found" || entry.Name() == filepath.Base(r.Marker()) || entry.Name() == filepath.Base(r.Settings()) {
+		if slices.Contains([]string{"lost+found", filepath.Base(r.Marker()), filepath.Base(r.Settings()), filepath.Base(r.Declarations())}, entry.Name()) {
 			continue
 		}
 		// Another process claims it at this moment (WriteJSON's temporary file),

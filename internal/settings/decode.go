@@ -16,7 +16,7 @@ import (
 	"devhost/internal/names"
 )
 
-// decoder reads one document into a Settings, and goes on behind a problem, so
+// decoder reads one document into a struct, and goes on behind a problem, so
 // that all are found at once.
 type decoder struct {
 	text     []byte
@@ -26,8 +26,8 @@ type decoder struct {
 	offsets map[string]int64
 }
 
-// decode reads the text over what is in settings already.
-func decode(text []byte, settings *Settings) *decoder {
+// decode reads the text over what is in the struct already, which into points to.
+func decode(text []byte, into any) *decoder {
 	d := &decoder{
 		text: text, offsets: map[string]int64{},
 		// Doubles are found here, with their path.
@@ -37,7 +37,7 @@ func decode(text []byte, settings *Settings) *decoder {
 		d.report(0, "", "it is empty; the least that it can hold is { \"version\": 1 }")
 		return d
 	}
-	if err := d.object(reflect.ValueOf(settings).Elem(), ""); err != nil {
+	if err := d.object(reflect.ValueOf(into).Elem(), ""); err != nil {
 		d.syntax(err)
 		return d
 	}
@@ -77,6 +77,9 @@ func (d *decoder) syntax(err error) {
 func (d *decoder) value(into reflect.Value, path string) error {
 	_, isText := into.Addr().Interface().(encoding.TextUnmarshaler)
 	switch {
+	case into.Kind() == reflect.Pointer:
+		into.Set(reflect.New(into.Type().Elem()))
+		return d.value(into.Elem(), path)
 	case into.Kind() == reflect.Struct && !isText:
 		return d.object(into, path)
 	case into.Kind() == reflect.Slice && !isText:

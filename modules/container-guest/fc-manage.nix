@@ -24,6 +24,10 @@ in
     # Root could write the container's own /nix/var, which is no store.
     environment.sessionVariables.NIX_REMOTE = guestDefault "daemon";
 
+    # One of the container's own could write no store.
+    systemd.sockets.nix-daemon.enable = guestDefault false;
+    systemd.services.nix-daemon.enable = guestDefault false;
+
     # A daemon would make them for its own users.
     systemd.tmpfiles.rules = [
       "d /nix/var/nix/profiles/per-user 0755 root root -"

@@ -21,7 +21,7 @@ in
 {
   config = lib.mkMerge [
     (lib.optionalAttrs (options.virtualisation ? podman) {
-      virtualisation.containers = lib.mkIf config.virtualisation.podman.enable {
+      virtualisation.containers = lib.mkIf config.virtualisation.podman.enable ({
         containersConf.settings = {
           containers = {
             # A container has no controllers to hand on where the host has cgroups v1. Its
@@ -39,9 +39,10 @@ in
             helper_binaries_dir = guestDefault [ "${netavark}/bin" helpers ];
           };
         };
+      } // lib.optionalAttrs (options.virtualisation.containers ? storage) {
         # overlay needs a kernel that can put it on idmapped mounts (5.19).
         storage.settings.storage.driver = guestDefault "vfs";
-      };
+      });
 
       # Their processes belong to whoever started them, such as a login, which at power off
       # would be waited for in vain: as the first of its kind, a process ignores most signals.

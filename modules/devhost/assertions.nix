@@ -14,6 +14,11 @@ let
   oldestGo = "1.26";
   ownPackage = options.services.devhost.package.highestPrio >= 1500;
 
+  # Declared containers whose system comes from nowhere, or from more than one place.
+  unclear = lib.attrNames (lib.filterAttrs
+    (_: container: lib.count (source: source != null) [ container.channel container.flake container.config ] != 1)
+    cfg.containers);
+
   check = assertion: message: {
     inherit assertion;
     message = "services.devhost: ${message}";
@@ -58,5 +63,9 @@ in
     (check (!cfg.network.ipv6Routed || cfg.network.ipv6Pool != "") ''
       network.ipv6Routed does not say which prefix is routed to this host; set
       services.devhost.network.ipv6Pool'')
+
+    (check (unclear == [ ]) ''
+      it must be said once where the system of a declared container comes from; set one of channel, flake
+      and config of ${lib.concatMapStringsSep ", " (name: "services.devhost.containers.${name}") unclear}'')
   ];
 }

@@ -5,6 +5,7 @@
     ./options.nix
     ./assertions.nix
     ./commands.nix
+    ./containers.nix
     ./expiry.nix
     ./ingress.nix
     ./names.nix

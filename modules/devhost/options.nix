@@ -46,6 +46,162 @@ let
     };
   };
 
+  # A NixOS configuration, of any number of definitions.
+  configuration = lib.mkOptionType {
+    name = "configuration";
+    description = "NixOS module";
+    merge = _: definitions: { imports = map (definition: { _file = definition.file; imports = [ definition.value ]; }) definitions; };
+  };
+
+  # One that is declared. Names and values are checked by devhost too, while the system is built.
+  container.options = {
+    channel = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "https://hydra.example.org/nixexprs.tar.xz";
+      description = ''
+        Where its NixOS comes from, as `devhost ensure --channel` takes it: the URL of a
+        nixexprs.tar.xz, or the absolute path of a folder. It is resolved once, and again when
+        it is another one.
+      '';
+    };
+    flake = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "github:NixOS/nixpkgs/nixos-26.05";
+      description = "The same as a flake reference of a nixpkgs.";
+    };
+    config = mkOption {
+      type = types.nullOr configuration;
+      default = null;
+      example = lib.literalExpression or lib.literalExample "{ services.nginx.enable = true; }";
+      description = ''
+        A NixOS module: then the system is built with the host's own, from the nixpkgs of the
+        host, and nothing is evaluated or built later.
+      '';
+    };
+    provision = mkOption {
+      type = types.listOf types.path;
+      default = [ ];
+      example = lib.literalExpression or lib.literalExample "[ ./provision.nix ]";
+      description = ''
+        Further NixOS modules, each a file or a folder with a default.nix. Beside files of
+        theirs, what they import comes from the folder alone. They end in a store that every
+        container can read: no secrets.
+      '';
+    };
+    autoStart = mkOption {
+      type = types.bool;
+      default = true;
+      description = "Whether it is started when it is made, and with the host. Who stops it has it stay so.";
+    };
+    ephemeral = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether its root folder is emptied at each start, also when it reboots. Its addresses and keys stay.";
+    };
+    expiry = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether it is stopped and deleted as others are when its declaration has not changed for
+        long. A deleted one is made anew when any declaration changes, and when the host starts.
+      '';
+    };
+    aliases = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "www" ];
+      description = "Short names that the ingress serves by https.";
+    };
+    environment = mkOption {
+      type = types.str;
+      default = "";
+      example = "shop";
+      description = "What it belongs to: declared containers of one environment reach each other.";
+    };
+    authorizedKeys = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl alice" ];
+      description = "Public keys that may log in as `developer`, besides those of the host's settings.";
+    };
+    nesting = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether container engines such as docker work inside, which costs some isolation.";
+    };
+    forwardPorts = mkOption {
+      type = types.listOf (types.submodule {
+        options = {
+          protocol = mkOption {
+            type = types.enum [ "tcp" "udp" ];
+            default = "tcp";
+            description = "Protocol of the port.";
+          };
+          hostPort = mkOption {
+            type = types.port;
+            example = 8080;
+            description = "The port of the host, one of {option}`services.devhost.network.forwardPorts`.";
+          };
+          guestPort = mkOption {
+            type = types.port;
+            example = 80;
+            description = "The port of the container.";
+          };
+        };
+      });
+      default = [ ];
+      example = [{ hostPort = 8080; guestPort = 80; }];
+      description = "Ports of the host that lead to the container, for everybody.";
+    };
+    bindMounts = mkOption {
+      type = types.attrsOf (types.submodule {
+        options = {
+          hostPath = mkOption {
+            type = types.str;
+            example = "/home/alice/shop";
+            description = ''
+              The folder of the host, by its own path: a symbolic link in it is refused. What is
+              mounted below it is not shown.
+            '';
+          };
+          isReadOnly = mkOption {
+            type = types.bool;
+            default = true;
+            description = "Whether the container may only read there.";
+          };
+          owner = mkOption {
+            type = types.nullOr (types.either types.str types.ints.positive);
+            default = null;
+            example = "developer";
+            description = ''
+              User of the container, by name or by number: what belongs to the folder's owner on
+              the host belongs to that user inside, and the other way round. Whoever else writes
+              there inside is nobody outside. Without one, everything there is nobody's, and who
+              may write needs one. A folder of root's cannot be written to. With
+              {option}`services.devhost.containers.<name>.config` every user with a fixed `uid`
+              has a name here, else `developer` and `s-dev` do.
+            '';
+          };
+        };
+      });
+      default = { };
+      example = { "/srv/s-dev/shop" = { hostPath = "/home/alice/shop"; isReadOnly = false; owner = "s-dev"; }; };
+      description = ''
+        Folders of the host that the container sees, by where it sees them: below /srv, /var,
+        /home or the like. Setuid files and devices in them have no effect inside.
+      '';
+    };
+    limits = lib.mapAttrs
+      (_: option: option // {
+        type = types.nullOr option.type;
+        default = null;
+        description = "${lib.removeSuffix "\n" option.description} null for that of {option}`services.devhost.defaults`.";
+      })
+      (limits "for the container");
+  };
+
   days = default: description: mkOption {
     type = duration;
     inherit default description;
@@ -132,6 +288,17 @@ in
 
     defaults = limits "of a new container that asks for none";
     maximum = limits "that no container may go beyond";
+
+    containers = mkOption {
+      type = types.attrsOf (types.submodule container);
+      default = { };
+      example = lib.literalExpression or lib.literalExample "{ ci.config = ./ci.nix; }";
+      description = ''
+        Containers that this configuration declares, by name. A switch makes those that are
+        new, brings up to date in place those whose definition changed, archives and removes
+        those that are gone, and leaves all others alone.
+      '';
+    };
 
     allowNesting = mkOption {
       type = types.bool;

@@ -18,6 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"devhost/internal/container"
+	"devhost/internal/disk"
 	"devhost/internal/engine/cgroup"
 	"devhost/internal/engine/nspawn"
 	"devhost/internal/execx"
@@ -235,7 +236,7 @@ func (h *bareHost) clearGuest(ctx context.Context) error {
 		return err
 	}
 	root := h.layout.Root(h.name)
-	return errors.Join(nspawn.Clear(nspawn.Leftovers{Machine: nspawn.MachineName(h.layout, h.name), Root: root}), container.RemoveFolder(root))
+	return errors.Join(nspawn.Clear(nspawn.Leftovers{Machine: nspawn.MachineName(h.layout, h.name), Root: root}), disk.RemoveFolder(root))
 }
 
 // clear removes everything.
@@ -269,7 +270,7 @@ func (h *bareHost) clear(ctx context.Context) error {
 			return err
 		}
 	}
-	return container.RemoveFolder(h.layout.State)
+	return disk.RemoveFolder(h.layout.State)
 }
 
 // Between two tries to reach sshd. Packets to a guest that does not listen to

@@ -16,7 +16,7 @@ import (
 	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 
-	"devhost/internal/container"
+	"devhost/internal/disk"
 	"devhost/internal/execx"
 	"devhost/internal/registry"
 )
@@ -97,7 +97,7 @@ func (b *bench) clear(ctx context.Context) error {
 		if entry.Name() == lockFile {
 			continue
 		}
-		if err := container.RemoveFolder(filepath.Join(b.folder, entry.Name())); err != nil {
+		if err := disk.RemoveFolder(filepath.Join(b.folder, entry.Name())); err != nil {
 			return err
 		}
 	}

@@ -192,7 +192,16 @@ func machine(id string) string { return "devhost-box-" + id }
 // firstProgram starts systemd. nspawn gives its guests a boot id of their own by
 // a mount, which services with a /proc of their own (ProtectKernelTunables) would
 // not see: a host has one boot id.
-const firstProgram = "while umount /proc/sys/kernel/random/boot_id 2>/dev/null; do :; done; exec " + initProgram
+//
+// Where the box has got a NixOS system, it starts that one, in an /etc of its own.
+const firstProgram = "while umount /proc/sys/kernel/random/boot_id 2>/dev/null; do :; done; " +
+	"if [ -e " + SystemProfile + "/init ]; then " +
+	"if [ -e /etc/debian_version ]; then mkdir -p /etc.nixos/ssh && cp -p /etc/ssh/ssh_host_* /etc.nixos/ssh/ && mv /etc /etc.before && mv /etc.nixos /etc; fi; " +
+	"exec $(readlink -f " + SystemProfile + ")/init; fi; " +
+	"exec " + initProgram
+
+// SystemProfile is the profile of the host's own system, if that is NixOS.
+const SystemProfile = "/nix/var/nix/profiles/system"
 
 // initProgram is the host's PID 1.
 const initProgram = "/usr/lib/systemd/systemd"
@@ -248,7 +257,21 @@ func (b *Box) awaitUp(ctx context.Context, before string) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	result := b.run(waiting, "root", "systemctl is-system-running --wait; systemctl --failed --no-legend --plain", nil)
+	var result Result
+	for {
+		result = b.run(waiting, "root", "systemctl is-system-running --wait; systemctl --failed --no-legend --plain", nil)
+		// A login during a boot can be cut short.
+		if result.Stdout != "" {
+			break
+		}
+		select {
+		case <-b.ended:
+			return b.failed()
+		case <-waiting.Done():
+			return fmt.Errorf("systemd does not say within %s whether it is up: %s", bootLimit, result.Stderr)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 	state, failed, _ := strings.Cut(result.Stdout, "\n")
 	if state != "running" {
 		return fmt.Errorf("the box is %s; units that failed:\n%s%s", state, failed, result.Stderr)

@@ -89,6 +89,11 @@ func runTests(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "end-to-end tests make containers and need root; run: sudo make e2e")
 		return 1
 	}
+	if signal.Ignored(syscall.SIGHUP) {
+		// As under nohup. A command whose terminal goes away must end all the
+		// same, and what is caught here is not ignored by what is started.
+		signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	}
 	folder, err := os.MkdirTemp("", "devhost-e2e-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -257,7 +262,28 @@ func (h *host) finish(command *exec.Cmd) result {
 	if signaled, ok := command.ProcessState.Sys().(syscall.WaitStatus); ok && signaled.Signaled() {
 		status = 128 + int(signaled.Signal())
 	}
+	h.keepForFigures(stdout.String())
 	return result{stdout.String(), stderr.String(), status, time.Since(began)}
+}
+
+// figuresVariable names a file that gets what every devhost command said, for
+// scripts/e2e-nixos, which counts.
+const figuresVariable = "DEVHOST_TEST_FIGURES"
+
+func (h *host) keepForFigures(said string) {
+	h.t.Helper()
+	path := os.Getenv(figuresVariable)
+	if path == "" {
+		return
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.WriteString(said); err != nil {
+		h.t.Error(err)
+	}
 }
 
 // must runs devhost and expects success; it returns the standard output.
@@ -304,7 +330,17 @@ func repository(t testing.TB) string {
 	return root
 }
 
-func offline(t testing.TB) string { return filepath.Join(repository(t), "channels/offline") }
+// channelVariable names a folder whose channel takes the place of
+// channels/offline, see scripts/e2e-nixos.
+const channelVariable = "DEVHOST_TEST_CHANNEL"
+
+// offline is the channel that containers of tests come from.
+func offline(t testing.TB) string {
+	if channel := os.Getenv(channelVariable); channel != "" {
+		return channel
+	}
+	return filepath.Join(repository(t), "channels/offline")
+}
 
 func example(t testing.TB, name string) string {
 	return filepath.Join(repository(t), "examples", name)

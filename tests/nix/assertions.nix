@@ -29,6 +29,11 @@ in
   hosts = { module.environment.etc.hosts.mode = "0644"; remedy = "remove environment.etc.hosts.mode"; };
   ports = { module.services.devhost.ingress.httpPort = 443; remedy = "change one of them"; };
   routed = { module.services.devhost.network.ipv6Routed = true; remedy = "services.devhost.network.ipv6Pool"; };
+  container-nowhere = { module.services.devhost.containers.ci = { }; remedy = "set one of channel, flake\nand config of services.devhost.containers.ci"; };
+  container-twice = {
+    module.services.devhost.containers.ci = { channel = "/srv/channel"; flake = "github:NixOS/nixpkgs"; };
+    remedy = "services.devhost.containers.ci";
+  };
   test-builder = {
     module = {
       imports = [ ../../modules/test-builder ];

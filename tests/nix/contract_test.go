@@ -144,7 +144,7 @@ func TestUnits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := map[string]bool{"devhost-names.service": true} // the module's own
+	there := map[string]bool{"devhost-names.service": true, "devhost-apply.service": true} // the module's own
 	for _, unit := range units {
 		there[unit.Name] = true
 	}

@@ -8,6 +8,7 @@ let
 
   hosts = import ./hosts;
   effects = import ./options.nix;
+  containers = import ./containers.nix;
   assertions = import ./assertions.nix { inherit lib; pkgs = import tree { system = "x86_64-linux"; }; };
 
   at = lib.foldl' (value: name: value.${name} or null);
@@ -52,7 +53,28 @@ in
       good (lib.optional (of [ ] == of [ case.module ]) "${name} changes nothing at ${lib.concatStringsSep "." case.changes}"))
     effects;
 
+  # What an option of a declared container changes in the file.
+  containers = lib.mapAttrs
+    (name: module:
+      let
+        base = { services.devhost.containers.ci = { channel = lib.mkDefault "/srv/channel"; }; };
+        declared = module: (projection (evaluate { imports = [ hosts.minimal base { services.devhost.containers.ci = module; } ]; })).containers;
+      in
+      good (lib.optional (declared { } == declared module) "containers.<name>.${name} changes nothing"))
+    containers;
+
   coverage = {
+    # Every option of a declared container is tried.
+    containers =
+      let
+        declared = map (lib.concatStringsSep ".") (optionPaths
+          (removeAttrs ((evaluate hosts.minimal).options.services.devhost.containers.type.getSubOptions [ ]) [ "_freeformOptions" ]));
+      in
+      good (
+        map (name: "containers.<name>.${name} is tried by no test") (lib.subtractLists (lib.attrNames containers) declared)
+        ++ map (name: "containers.nix: there is no option ${name}") (lib.subtractLists declared (lib.attrNames containers))
+      );
+
     # Every option makes a difference: in the settings file, or as options.nix says.
     options =
       let
@@ -85,6 +107,38 @@ in
       );
   };
 
+  library =
+    let
+      mkContainerSystem = modules: (import ../../lib).mkContainerSystem { nixpkgs = tree; system = "x86_64-linux"; inherit modules; };
+      built = mkContainerSystem [ { environment.etc.proof.text = "there"; devhost.guest.serviceUser = "app"; } ];
+    in
+    {
+      system-is-a-derivation = good (lib.optional (! lib.hasSuffix ".drv" built.system.drvPath) "it is none");
+      modules-are-used = good (
+        lib.optional (built.config.environment.etc.proof.text != "there") "a module is ignored"
+        ++ lib.optional (built.config.users.users.app.home != "/srv/app") "the guest module is missing"
+      );
+      arguments-are-handed-on = good (lib.optional
+        (((import ../../lib).mkContainerSystem {
+          nixpkgs = tree;
+          system = "x86_64-linux";
+          specialArgs.team = "red";
+          modules = [ ({ team, ... }: { environment.etc.team.text = team; }) ];
+        }).config.environment.etc.team.text != "red") "specialArgs are ignored");
+      unknown-owner-is-refused = good (
+        let
+          tried = owner: (builtins.tryEval (evaluate {
+            imports = [ hosts.minimal { services.devhost.containers.ci = { channel = "/c"; bindMounts."/srv/a" = { hostPath = "/a"; inherit owner; }; }; } ];
+          }).config.environment.etc."devhost-containers.json".source.text).success;
+        in
+        lib.optional (tried "nobody-knows") "a user that has no number is taken" ++ lib.optional (!tried "developer") "a user of every container is refused"
+      );
+      declared-like-it = good (lib.optional
+        ((evaluate { imports = [ hosts.minimal { services.devhost.containers.ci.config.devhost.guest.serviceUser = "app"; } ]; }).config.environment.etc."devhost-containers.json".source.text
+          == (evaluate { imports = [ hosts.minimal { services.devhost.containers.ci.config = { }; } ]; }).config.environment.etc."devhost-containers.json".source.text)
+        "a module of a declared container is ignored");
+    };
+
   # What a switch of the host restarts.
   switches =
     let
@@ -103,6 +157,12 @@ in
           "settings of the network wait for the next start"
         ++ lib.optional (!lib.hasInfix "X-ReloadIfChanged=true" (unit "devhost-boot.service" { }))
           "containers are started again"
+      );
+      declarations-are-applied = good (
+        lib.optional (same "devhost-apply.service" { services.devhost.containers.ci.channel = "/srv/channel"; })
+          "declared containers wait for the next start"
+        ++ lib.optional (!same "devhost-apply.service" { services.devhost.maximum.tasks = 4096; })
+          "declared containers are looked at for what does not concern them"
       );
       hosts-renew-names = good (lib.optional
         (same "devhost-names.service" { networking.hosts."192.0.2.7" = [ "printer" ]; })

@@ -50,11 +50,12 @@ rec {
       } // lib.optionalAttrs (kind == "service") {
         path = if value.environment.PATH or null == null then null
           else lib.unique (map (folder: lib.head (lib.splitString "/" folder)) (lib.splitString ":" (plain value.environment.PATH)));
-        triggers = value.restartTriggers;
+        triggers = map (trigger: plain "${trigger}") value.restartTriggers;
       });
     in
     {
       settings = builtins.fromJSON (builtins.unsafeDiscardStringContext (etc "devhost-settings.json").source.text);
+      containers = (builtins.fromJSON (plain (etc "devhost-containers.json").source.text)).containers;
       sudo = lib.filter (lib.hasInfix "DEVHOST") (lib.splitString "\n" config.security.sudo.extraConfig);
       units = lib.mapAttrs' (unit "service") (ours config.systemd.services) // lib.mapAttrs' (unit "timer") (ours config.systemd.timers);
       packages = lib.filter (lib.hasInfix "devhost") (map lib.getName config.systemd.packages);

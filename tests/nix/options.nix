@@ -11,6 +11,8 @@ in
     module = { pkgs, ... }: { services.devhost.package = pkgs.writeTextDir "bin/devhost" "" // { name = "devhost-of-ones-own"; }; };
     changes = [ "packages" ];
   };
+  # What is in it is tried in containers.nix.
+  "services.devhost.containers" = set [ "containers" ] { ci.channel = "/srv/channel"; } // { changes = [ "containers" ]; };
   "services.devhost.batou.enable" = set [ "batou" "enable" ] false // { changes = [ "commands" ]; };
   "services.devhost.expiry.enable" = set [ "expiry" "enable" ] false // { changes = [ "units" "devhost-expire.timer" ]; };
   "services.devhost.ingress.enable" = set [ "ingress" "enable" ] false // { changes = [ "units" "devhost-ingress.service" ]; };

@@ -70,6 +70,7 @@ func exitCode(ctx context.Context, err error) int {
 		allowed  *NotAllowed
 		owner    *container.NotOwner
 		setting  *container.Refused
+		declared *container.DeclaredElsewhere
 		name     *names.Invalid
 		channel  *channel.BadReference
 		refused  *provision.Refused
@@ -97,7 +98,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitNoReader
 	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &channel), errors.As(err, &refused), errors.As(err, &nowhere), errors.As(err, &setting):
 		return exitUsage
-	case errors.As(err, &allowed), errors.As(err, &owner):
+	case errors.As(err, &allowed), errors.As(err, &owner), errors.As(err, &declared):
 		return exitNotAllowed
 	case errors.As(err, &port) && port.Taken:
 		return exitHost

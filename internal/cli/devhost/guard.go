@@ -77,6 +77,7 @@ var rules = map[string]rule{
 	"boot":             changes | forAdmins | anySettings,
 	"host":             reads | open | anySettings,
 	"host check":       reads | open | anySettings,
+	"host apply":       changes | forAdmins,
 	"host install":     changes | forAdmins,
 	"host uninstall":   changes | forAdmins | anySettings,
 	"host status":      reads | open | anySettings,

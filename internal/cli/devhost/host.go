@@ -9,7 +9,7 @@ import (
 func (a *app) hostCommand() *cli.Command {
 	return &cli.Command{
 		Name: "host", Usage: "about this host itself: its settings, and what is installed on it",
-		Subcommands: []*cli.Command{a.hostCheckCommand(), a.hostInstallCommand(), a.hostUninstallCommand(), a.hostStatusCommand()},
+		Subcommands: []*cli.Command{a.hostCheckCommand(), a.hostApplyCommand(), a.hostInstallCommand(), a.hostUninstallCommand(), a.hostStatusCommand()},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
 				return &usageError{command: "host", err: fmt.Errorf("devhost host has no command %q", c.Args().First())}

@@ -24,8 +24,10 @@ func (a *app) hostCheckCommand() *cli.Command {
 		Description: `Says what is wrong in the file, a line each: FILE:LINE:COLUMN: KEY: REASON. It
 needs no root for a FILE that can be read. Ends with 2 where the file cannot be
 used. docs/settings.md explains all keys; --default prints them with what holds
-where a file does not say it.`,
+where a file does not say it. --containers checks declared containers, see host
+apply.`,
 		Flags: []cli.Flag{
+			&cli.BoolFlag{Name: "containers", Usage: "check the declared containers of this host, or those in FILE"},
 			&cli.BoolFlag{Name: "json", Usage: "print the settings that hold, as JSON"},
 			&cli.BoolFlag{Name: "default", Usage: "print the settings that hold without a file, as JSON"},
 		},
@@ -34,11 +36,14 @@ where a file does not say it.`,
 }
 
 func (a *app) hostCheck(c *cli.Context) error {
-	if c.Args().Len() > 1 || (c.Bool("default") && c.Args().Present()) {
+	if c.Args().Len() > 1 || (c.Bool("default") && (c.Args().Present() || c.Bool("containers"))) {
 		return &usageError{err: errors.New("give one file, or none for that of this host: devhost host check [FILE]")}
 	}
 	if c.Bool("default") {
 		return a.printSettings(settings.Default())
+	}
+	if c.Bool("containers") {
+		return a.checkDeclarations(c)
 	}
 	path := c.Args().First()
 	if !c.Args().Present() {
@@ -56,14 +61,8 @@ func (a *app) hostCheck(c *cli.Context) error {
 	if !missing {
 		checked, problems = settings.Parse(text)
 	}
-	unusable := false
-	for _, problem := range problems {
-		unusable = unusable || !problem.Warning
-		// Editors and compilers' output filters know this form.
-		fmt.Fprintf(a.streams.Err, "%s:%s\n", terminal.Line(path), problem)
-	}
 	switch {
-	case unusable:
+	case a.printProblems(path, problems):
 		return &statusError{status: exitUsage}
 	case c.Bool("json"):
 		return a.printSettings(checked)
@@ -74,6 +73,16 @@ func (a *app) hostCheck(c *cli.Context) error {
 	}
 	fmt.Fprint(a.streams.Out, summary(checked))
 	return nil
+}
+
+// printProblems tells whether one of them keeps the file from being used.
+func (a *app) printProblems(path string, problems []settings.Problem) (unusable bool) {
+	for _, problem := range problems {
+		unusable = unusable || !problem.Warning
+		// Editors and compilers' output filters know this form.
+		fmt.Fprintf(a.streams.Err, "%s:%s\n", terminal.Line(path), problem)
+	}
+	return unusable
 }
 
 // readSettings reads a file with the rights of the person. That of the host

@@ -31,15 +31,17 @@ type listed struct {
 	Owner   string   `json:"owner,omitempty"`
 	Aliases []string `json:"aliases"`
 	// ForwardPorts are ports of the host that lead to it.
-	ForwardPorts   []registry.ForwardPort `json:"forwardPorts"`
-	Channel        string                 `json:"channel,omitempty"`
-	Revision       string                 `json:"revision,omitempty"`
-	System         string                 `json:"system,omitempty"`
-	Limits         *registry.Limits       `json:"limits,omitempty"`
-	Nesting        bool                   `json:"nesting,omitempty"`
-	CreatedAt      *time.Time             `json:"createdAt,omitempty"`
-	LastDeployment *time.Time             `json:"lastDeployment,omitempty"`
-	StartedAt      *time.Time             `json:"startedAt,omitempty"`
+	ForwardPorts []registry.ForwardPort `json:"forwardPorts"`
+	Channel      string                 `json:"channel,omitempty"`
+	Revision     string                 `json:"revision,omitempty"`
+	System       string                 `json:"system,omitempty"`
+	Limits       *registry.Limits       `json:"limits,omitempty"`
+	Nesting      bool                   `json:"nesting,omitempty"`
+	// Declared says that the host's configuration decides about it.
+	Declared       bool       `json:"declared,omitempty"`
+	CreatedAt      *time.Time `json:"createdAt,omitempty"`
+	LastDeployment *time.Time `json:"lastDeployment,omitempty"`
+	StartedAt      *time.Time `json:"startedAt,omitempty"`
 	// ExpiresStop and ExpiresDelete are when it is stopped and deleted at the
 	// earliest, KeepUntil is until when it is kept; each is missing for never.
 	ExpiresStop   *time.Time `json:"expiresStop,omitempty"`
@@ -64,7 +66,7 @@ func describe(manager *container.Manager, name string, record *registry.Containe
 	entry := listed{
 		Name: name, Status: string(state.Status), Detail: state.Detail,
 		IPv4: record.Address.IPv4, IPv6: record.Address.IPv6, Owner: record.Owner, Aliases: record.Aliases,
-		Channel: record.Pin.Reference, Revision: record.Pin.Revision, System: manager.System(record), Limits: &record.Limits, Nesting: record.Nesting,
+		Channel: record.Pin.Reference, Revision: record.Pin.Revision, System: manager.System(record), Limits: &record.Limits, Nesting: record.Nesting, Declared: record.Declared != nil,
 		CreatedAt: &record.CreatedAt, LastDeployment: &record.LastDeployment,
 	}
 	entry.ForwardPorts = append([]registry.ForwardPort{}, record.ForwardPorts...)
@@ -220,6 +222,9 @@ func (a *app) printStatus(entry listed, outlook expiry.Outlook) {
 	row("system", entry.System)
 	if entry.Limits != nil {
 		row("limits", describeLimits(*entry.Limits))
+	}
+	if entry.Declared {
+		row("declared", "by the configuration of this host, which decides about it")
 	}
 	if entry.Nesting {
 		row("nesting", "on")

@@ -70,7 +70,7 @@ func unitPhase(c *cli.Context) (func(context.Context, *supervisor.Unit) error, b
 func (a *app) unit(layout registry.Layout, records *registry.Registry, network supervisor.Network, name string) *supervisor.Unit {
 	engine := unitEngine(layout, records, network)
 	return &supervisor.Unit{
-		Layout: layout, Name: name, Load: records.Load, Network: network,
+		Layout: layout, Name: name, Load: records.Load, Network: network, Runner: execx.New(),
 		// Its output is in the journal, which knows the time.
 		Logger: hclog.New(&hclog.LoggerOptions{Name: "devhost", Level: hclog.Info, Output: a.streams.Err, DisableTime: true}),
 		SetLimits: func(ctx context.Context, limits registry.Limits) error {

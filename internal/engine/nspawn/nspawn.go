@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"devhost/internal/disk"
 	"devhost/internal/registry"
 )
 
@@ -52,13 +53,28 @@ type Config struct {
 	HostInterface string
 	// Nesting opens what container engines inside use, see nesting.
 	Nesting bool
+	// Binds are further folders, whose ids are mapped already.
+	Binds []Bind
+	// UIDBase is the host's uid of the guest's root, a multiple of 65536; 0 lets
+	// nspawn choose.
+	UIDBase int
 	// Unit says that nspawn is the main process of a unit of systemd, to which
 	// it reports, and that machined shall know the container.
 	Unit bool
 }
 
+// Bind is a folder that the guest sees at Target.
+type Bind struct {
+	Source, Target string
+	ReadOnly       bool
+}
+
 // Arguments are those after the program's name.
 func Arguments(config Config) []string {
+	users := "pick"
+	if config.UIDBase != 0 {
+		users = fmt.Sprintf("%d:%d", config.UIDBase, idsOfGuest)
+	}
 	arguments := []string{
 		"--quiet",
 		// No settings of others: nspawn would read /etc/systemd/nspawn/MACHINE.nspawn
@@ -73,7 +89,7 @@ func Arguments(config Config) []string {
 		"--machine=" + config.Machine,
 		"--hostname=" + config.Hostname,
 		"--directory=" + config.Root,
-		"--private-users=pick", "--private-users-ownership=auto",
+		"--private-users=" + users, "--private-users-ownership=auto",
 		"--bind-ro=" + bind(config.Store, config.Store),
 		"--bind-ro=" + bind(config.Guest, "/run/devhost"),
 	}
@@ -82,6 +98,13 @@ func Arguments(config Config) []string {
 	}
 	if config.HostUsr {
 		arguments = append(arguments, "--bind-ro="+bind("/usr", "/usr"))
+	}
+	for _, folder := range config.Binds {
+		option := "--bind="
+		if folder.ReadOnly {
+			option = "--bind-ro="
+		}
+		arguments = append(arguments, option+escape(folder.Source)+":"+escape(folder.Target)+":norbind")
 	}
 	if config.Nesting {
 		arguments = append(arguments, nesting...)
@@ -253,6 +276,26 @@ func makeStoreFolder(root string) error {
 		if err := inside.Mkdir(folder, 0o755); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+	}
+	return nil
+}
+
+// EmptyRoot makes the root folder of an ephemeral container an empty one, as it
+// was first. Links in it are removed, not followed. A limit of what it holds
+// stays, and so does the folder.
+func EmptyRoot(root string) error {
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	problems := []error{err}
+	for _, entry := range entries {
+		problems = append(problems, disk.RemoveFolder(filepath.Join(root, entry.Name())))
+	}
+	// nspawn takes the owner of the folder for that of what lies in it.
+	problems = append(problems, os.Chown(root, 0, 0), os.Chmod(root, 0o755))
+	if err := errors.Join(problems...); err != nil {
+		return fmt.Errorf("cannot empty the root folder of an ephemeral container: %w", err)
 	}
 	return nil
 }

@@ -27,6 +27,11 @@ func (s *supervisor) clearProcesses(ctx context.Context) error {
 	if err := s.group.Kill(ctx); err != nil {
 		return err
 	}
+	// The guest's ids are free now.
+	if s.ids != nil {
+		_ = s.ids.Close()
+		s.ids = nil
+	}
 	return clearNspawn(s.Layout, s.Name, s.record.UIDBase)
 }
 
@@ -55,11 +60,11 @@ func uidBaseOf(group *cgroup.Group) int {
 }
 
 func clearNspawn(layout registry.Layout, name string, uidBase int) error {
-	return nspawn.Clear(nspawn.Leftovers{
+	return errors.Join(clearBinds(layout, name), nspawn.Clear(nspawn.Leftovers{
 		Machine: nspawn.MachineName(layout, name),
 		Root:    layout.Root(name),
 		UIDBase: uidBase,
-	})
+	}))
 }
 
 // Clear ends every process of a container that has no living supervisor, and

@@ -54,10 +54,11 @@ func (s *supervisor) start(ctx context.Context) (*life, error) {
 	if err := raiseKernelLimits("/proc/sys"); err != nil {
 		s.Logger.Warn("limits of the kernel cannot be raised: with many containers, the next one may not start", "error", err)
 	}
-	prepared, err := Prepare(s.Layout, container, s.notify.path, s.Nspawn)
+	prepared, err := Prepare(ctx, s.Layout, container, s.Runner, s.notify.path, s.Nspawn)
 	if err != nil {
 		return nil, err
 	}
+	s.ids = prepared.IDs
 	console, consoleEnd, err := makeConsole(consolePipe(s.Layout, s.Name))
 	if err != nil {
 		return nil, err

@@ -2,12 +2,14 @@ package supervisor
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 
 	"devhost/internal/engine/cgroup"
 	"devhost/internal/engine/nspawn"
+	"devhost/internal/execx"
 	"devhost/internal/nix"
 	"devhost/internal/registry"
 )
@@ -20,6 +22,9 @@ type Prepared struct {
 	Group *cgroup.Group
 	// System is the store path of what is started.
 	System string
+	// IDs is the lock on the guest's ids, to be held while it runs; nil where
+	// nspawn chooses them.
+	IDs *os.File
 	// Fallback says why that is not what fc-manage installed inside, nil where
 	// it is, or where there is none.
 	Fallback error
@@ -28,9 +33,10 @@ type Prepared struct {
 // Prepare makes the container's cgroup and root folder and says how nspawn is
 // started by a supervisor.
 //
-// notifySocket is where nspawn reports; program is nspawn's, "" for the one on
+// runner makes the namespaces that bind mounts take their ids from. notifySocket
+// is where nspawn reports; program is nspawn's, "" for the one on
 // PATH.
-func Prepare(layout registry.Layout, container *registry.Container, notifySocket, program string) (*Prepared, error) {
+func Prepare(ctx context.Context, layout registry.Layout, container *registry.Container, runner execx.Runner, notifySocket, program string) (*Prepared, error) {
 	tree, err := cgroup.Discover()
 	if err != nil {
 		return nil, err
@@ -46,7 +52,12 @@ func Prepare(layout registry.Layout, container *registry.Container, notifySocket
 	if err != nil {
 		return nil, err
 	}
+	ids, err := makeBinds(ctx, layout, container, runner, &config)
+	if err != nil {
+		return nil, err
+	}
 	return &Prepared{
+		IDs:         ids,
 		Argv:        append([]string{cmp.Or(program, nspawn.Program)}, nspawn.Arguments(config)...),
 		Environment: nspawn.Environment(notifySocket, tree.Unified()),
 		Group:       group,
@@ -66,6 +77,11 @@ func configure(layout registry.Layout, container *registry.Container) (config ns
 	// nspawn would say only that the guest's program is missing.
 	if _, err := os.Lstat(filepath.Join(system, "init")); err != nil {
 		return config, fallback, fmt.Errorf("the container's system has no init: %w; build it again with: devhost ensure %s", err, container.Name)
+	}
+	if container.Declared != nil && container.Declared.Ephemeral {
+		if err := nspawn.EmptyRoot(layout.Root(container.Name)); err != nil {
+			return config, fallback, err
+		}
 	}
 	if err := nspawn.PrepareRoot(layout.Root(container.Name), hostUsr); err != nil {
 		return config, fallback, err

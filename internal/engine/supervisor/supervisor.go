@@ -98,7 +98,9 @@ func Run(ctx context.Context, options Options) error {
 // supervisor is one run.
 type supervisor struct {
 	Options
-	record  Record
+	record Record
+	// ids is the lock on the guest's ids, nil where nspawn holds it.
+	ids     *os.File
 	signals <-chan os.Signal
 	starter *starter
 	notify  *notifyReader

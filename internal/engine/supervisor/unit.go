@@ -18,6 +18,7 @@ import (
 	"devhost/internal/engine"
 	"devhost/internal/engine/cgroup"
 	"devhost/internal/engine/nspawn"
+	"devhost/internal/execx"
 	"devhost/internal/process"
 	"devhost/internal/registry"
 )
@@ -31,6 +32,7 @@ type Unit struct {
 	Name    string
 	Load    func(name string) (*registry.Container, error)
 	Network Network
+	Runner  execx.Runner
 	Logger  hclog.Logger
 	// SetLimits gives the unit the container's limits.
 	SetLimits func(ctx context.Context, limits registry.Limits) error
@@ -91,6 +93,10 @@ func (u *Unit) become(ctx context.Context, held *os.File) error {
 	if fallback != nil {
 		u.Logger.Warn("the host's own system takes the place of the guest's", "reason", fallback)
 	}
+	ids, err := makeBinds(ctx, u.Layout, container, u.Runner, &config)
+	if err != nil {
+		return err
+	}
 	config.Unit = true
 	program := u.Nspawn
 	if program == "" {
@@ -110,11 +116,17 @@ func (u *Unit) become(ctx context.Context, held *os.File) error {
 		return err
 	}
 	u.Logger.Info("starting", "system", config.System)
-	if _, err := unix.FcntlInt(held.Fd(), unix.F_SETFD, 0); err != nil {
-		return err
+	for _, lock := range []*os.File{held, ids} {
+		if lock == nil {
+			continue
+		}
+		if _, err := unix.FcntlInt(lock.Fd(), unix.F_SETFD, 0); err != nil {
+			return err
+		}
 	}
 	err = syscall.Exec(program, append([]string{program}, nspawn.Arguments(config)...), unitEnvironment(tree.Unified()))
 	runtime.KeepAlive(held)
+	runtime.KeepAlive(ids)
 	return fmt.Errorf("cannot become %s: %w", program, err)
 }
 

@@ -8,4 +8,5 @@
   flyingcircus = ./flyingcircus.nix;
   platform = ./platform.nix;
   builder = ./builder.nix;
+  declared = ./declared.nix;
 }

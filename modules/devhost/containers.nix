@@ -1,0 +1,87 @@
+# Containers that the host's configuration declares: a file that says what each shall be, and
+# a unit that has devhost make them so at each start of the host, and at each switch that
+# changes the file.
+{ config, lib, pkgs, ... }:
+let
+  cfg = config.services.devhost;
+
+  # Modules of one's own in a folder that devhost takes as a provision.
+  provisionOf = name: modules:
+    if modules == [ ] then ""
+    else
+      "${pkgs.runCommand "devhost-provision-${name}" { preferLocalBuild = true; allowSubstitutes = false; } ''
+        mkdir $out
+        ${lib.concatStrings (lib.imap0 (i: module: "cp -r ${module} $out/module-${toString i}\n") modules)}
+        echo '{ imports = [ ${lib.concatStringsSep " " (lib.imap0 (i: _: "./module-${toString i}") modules)} ]; }' > $out/provision.nix
+      ''}";
+
+  evaluated = container: import ../../lib/mkContainerSystem.nix {
+    nixpkgs = pkgs.path;
+    system = pkgs.stdenv.hostPlatform.system;
+    modules = [ container.config ] ++ container.provision;
+  };
+
+  # The numbers of users, by their names.
+  uidOf = name: container: owner:
+    let
+      users = if container.config == null then { developer.uid = 1000; s-dev.uid = 1001; } else (evaluated container).config.users.users;
+      uid = users.${owner}.uid or null;
+    in
+    if owner == null then 0
+    else if builtins.isInt owner then owner
+    else if uid != null then uid
+    else
+      throw ''
+        services.devhost.containers.${name}.bindMounts: no user ${owner} with a fixed uid is known to be in
+        the container; give the user's number, such as owner = 1000'';
+
+  orNone = value: if value == null then "" else value;
+
+  values = lib.mapAttrsToList
+    (name: container: {
+      inherit name;
+      inherit (container) autoStart ephemeral expiry aliases environment authorizedKeys nesting forwardPorts;
+      channel = orNone (if container.flake != null then container.flake else container.channel);
+      system = if container.config == null then "" else "${(evaluated container).system}";
+      provision = if container.config == null then provisionOf name container.provision else "";
+      bindMounts = lib.mapAttrsToList
+        (guestPath: mount: { inherit guestPath; inherit (mount) hostPath isReadOnly; owner = uidOf name container mount.owner; })
+        container.bindMounts;
+      limits = lib.filterAttrs (_: value: value != null) container.limits;
+    })
+    cfg.containers;
+
+  file = pkgs.writeTextFile {
+    name = "devhost-containers.json";
+    text = builtins.toJSON { version = 1; containers = values; };
+    # A build machine of another kind cannot run the host's program.
+    checkPhase = lib.optionalString (pkgs.stdenv.buildPlatform.system == pkgs.stdenv.hostPlatform.system) ''
+      ${cfg.package}/bin/devhost host check --containers "$out"
+    '';
+  };
+in
+{
+  config = lib.mkIf cfg.enable {
+    environment.etc."devhost-containers.json".source = file;
+
+    systemd.services.devhost-apply = {
+      description = "Containers of devhost that the host's configuration declares";
+      wantedBy = [ "multi-user.target" ];
+      # Channels may have to be fetched. A container that cannot be made keeps nothing else
+      # from starting.
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" "nix-daemon.socket" "devhost-boot.service" ];
+      environment.PATH = lib.mkForce "/run/wrappers/bin:/run/current-system/sw/bin";
+      restartTriggers = [ file ];
+      stopIfChanged = false;
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = "${cfg.package}/bin/devhost host apply";
+        # Units that failed in a container are its own matter.
+        SuccessExitStatus = 3;
+        TimeoutStartSec = "infinity";
+      };
+    };
+  };
+}
