@@ -110,6 +110,11 @@ func (h *bareHost) makeBridge() error {
 		h.bridge = h.others[0].bridge
 		return nil
 	}
+	// An earlier figure has left its own, with the same address.
+	if existing, err := netlink.LinkByName(h.bridgeName()); err == nil {
+		h.bridge = existing
+		return nil
+	}
 	if err := netlink.LinkAdd(link); err != nil {
 		return fmt.Errorf("cannot make bridge %s: %w", h.bridgeName(), err)
 	}
