@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -70,27 +69,9 @@ func (m *Manager) lockCurrent(ctx context.Context, name, purpose string, timeout
 	}
 }
 
-// lockedBoth is locked for two containers. Locks are taken in the order of the
-// names, so that no two commands wait for each other.
+// lockedBoth is locked for two containers.
 func (m *Manager) lockedBoth(ctx context.Context, one, other, purpose string, change func() error) error {
-	if err := m.Registry.Prepare(); err != nil {
-		return err
-	}
-	names := []string{one, other}
-	slices.Sort(names)
-	for _, name := range names {
-		unlock, err := m.take(ctx, name, purpose, m.lockTimeout())
-		if err != nil {
-			return err
-		}
-		defer unlock()
-	}
-	if err := change(); err != nil {
-		m.Reporter.Failed()
-		return err
-	}
-	m.Reporter.Done("")
-	return nil
+	return m.lockedAll(ctx, []string{one, other}, purpose, m.lockTimeout(), change)
 }
 
 // How a container stands still while it is copied.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -180,14 +181,22 @@ func (f *Failure) Unwrap() error { return f.Err }
 // locked runs a change of one container under its lock, after repairing what
 // a killed process left.
 func (m *Manager) locked(ctx context.Context, name, purpose string, timeout time.Duration, change func() error) error {
+	return m.lockedAll(ctx, []string{name}, purpose, timeout, change)
+}
+
+// lockedAll is locked for several containers, whose locks are taken in the order
+// of their names, so that no two commands wait for each other.
+func (m *Manager) lockedAll(ctx context.Context, names []string, purpose string, timeout time.Duration, change func() error) error {
 	if err := m.Registry.Prepare(); err != nil {
 		return err
 	}
-	unlock, err := m.take(ctx, name, purpose, timeout)
-	if err != nil {
-		return err
+	for _, name := range slices.Sorted(slices.Values(names)) {
+		unlock, err := m.take(ctx, name, purpose, timeout)
+		if err != nil {
+			return err
+		}
+		defer unlock()
 	}
-	defer unlock()
 	if err := change(); err != nil {
 		m.Reporter.Failed()
 		return err
