@@ -16,6 +16,7 @@ lib.mapAttrs
   })
 {
   containers = ./containers.nix;
+  devbox = ./devbox.nix;
   devhost = ./devhost.nix;
   guest = ./guest.nix;
   ingress = ./ingress.nix;

@@ -10,6 +10,8 @@ let
     inherit (hostPkgs.stdenv.hostPlatform) system;
     configuration.imports = [ ../modules/container-guest (provision + "/provision.nix") ];
   };
+
+  names = map (name: "${name}.dev.example.org") [ "www.one" "shop.one" "nothing.one" ];
 in
 {
   meta.timeout = 3600;
@@ -17,14 +19,28 @@ in
   # The clock is this test's.
   defaults.services.timesyncd.enable = false;
 
-  nodes.host = { lib, ... }: {
+  # An ACME server, to which the names of containers lead to the host.
+  nodes.acme = { lib, nodes, ... }: {
+    imports = [ (hostPkgs.path + "/nixos/tests/common/acme/server") ];
+    networking.nameservers = lib.mkForce [ ];
+    networking.hosts.${nodes.host.networking.primaryIPAddress} = names;
+  };
+
+  nodes.host = { lib, nodes, ... }: {
     imports = [ ../modules/devhost ];
 
     services.devhost = {
       enable = true;
       publicAddress = "dev.example.org";
       allowedChannels = [ "/nix/store/*" ];
+      ingress.tls = "acme";
+      ingress.acme = {
+        email = "admin@example.org";
+        directory = "https://${nodes.acme.test-support.acme.caDomain}/dir";
+        caFile = nodes.acme.test-support.acme.caCert;
+      };
     };
+    networking.hosts.${nodes.acme.networking.primaryIPAddress} = [ nodes.acme.test-support.acme.caDomain ];
     services.openssh.enable = true;
     users.users.alice = { isNormalUser = true; extraGroups = [ "devhost" ]; };
     users.users.mallory.isNormalUser = true;
@@ -44,19 +60,19 @@ in
   };
 
   nodes.client = { nodes, pkgs, ... }: {
-    networking.hosts.${nodes.host.networking.primaryIPAddress} = map (name: "${name}.dev.example.org") [
-      "www.one"
-      "shop.one"
-      "nothing.one"
-    ];
+    networking.hosts.${nodes.host.networking.primaryIPAddress} = names;
+    networking.hosts.${nodes.acme.networking.primaryIPAddress} = [ nodes.acme.test-support.acme.caDomain ];
     environment.systemPackages = [ pkgs.curl ];
+    environment.etc."acme-ca.pem".source = nodes.acme.test-support.acme.caCert;
   };
 
-  testScript = ''
+  testScript = { nodes, ... }: ''
     import json
     import shlex
 
     start_all()
+    acme.wait_for_unit("pebble.service")
+    acme.wait_for_open_port(443)
     host.wait_for_unit("multi-user.target")
     host.wait_for_unit("devhost-boot.service")
     host.wait_for_unit("devhost-ingress.service")
@@ -84,7 +100,7 @@ in
 
     def expire(days: int) -> None:
         # Certificates that are made from now on must be valid for the client.
-        for machine in [client, host]:
+        for machine in [client, host, acme]:
             machine.succeed(f"date -s '+{days} days 1 hour'")
         host.succeed("systemctl start devhost-expire.service")
 
@@ -121,12 +137,19 @@ in
             f"ssh {options} -o ProxyCommand='ssh {options} -W %h:%p alice@host' developer@one sudo -n true"
         )
 
-    with subtest("https, by alias"):
-        client.succeed(f"echo {shlex.quote(host.succeed('cat $(devhost ingress --ca)'))} > /root/ca.pem")
+    with subtest("https, by alias, with certificates of the ACME server"):
+        # What it signs with, it makes when it starts.
+        client.wait_until_succeeds(
+            "curl -sS --fail --cacert /etc/acme-ca.pem https://${nodes.acme.test-support.acme.caDomain}:15000/roots/0 -o /root/ca.pem", timeout=60
+        )
         client.wait_until_succeeds(page("www"), timeout=120)
+        host.fail("devhost ingress --ca")
         assert "It works" in client.succeed(page("www"))
         client.fail(page("shop"))
+        client.fail(page("nothing"))
         assert "has no alias nothing" in client.succeed("curl -sS http://nothing.one.dev.example.org/")
+        acme.succeed("journalctl -u pebble.service | grep -F www.one.dev.example.org")
+        acme.fail("journalctl -u pebble.service | grep -F nothing.one.dev.example.org")
 
     with subtest("another alias, while the host's system stays the same"):
         client.succeed(devhost("ensure one --alias www --alias shop"))

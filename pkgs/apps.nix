@@ -1,4 +1,4 @@
-# What `nix run` starts: devhost itself, and each command that a person gives, so that
+# What `nix run .#...` starts of devhost: itself, and each command that a person gives, so that
 # `nix run .#ensure -- demo --channel ...` is `devhost ensure demo --channel ...`.
 { lib, writeShellScript, devhost }:
 let
@@ -9,6 +9,7 @@ let
     "doctor"
     "ensure"
     "exec"
+    "expire"
     "generations"
     "host"
     "ingress"
@@ -16,6 +17,7 @@ let
     "keep"
     "list"
     "logs"
+    "prune"
     "rename"
     "restart"
     "rollback"
@@ -36,4 +38,4 @@ lib.genAttrs verbs
   (verb: app "devhost ${verb}" (writeShellScript "devhost-${verb}" ''
     exec ${devhost}/bin/devhost ${verb} "$@"
   ''))
-// { devhost = itself; default = itself; }
+// { devhost = itself; }

@@ -29,7 +29,7 @@ buildGoModule {
   };
 
   # scripts/vendor-hash prints it; make check-nix says when it is stale.
-  vendorHash = "sha256-zU3KEEadNE7HJ7k9Pt3oeGWpgSNrS9ggOoQOSJPfh38=";
+  vendorHash = "sha256-5IHPO45/aMkUoXP5thw4hC7aQh2bjqD8F2GRFbTZv6s=";
 
   env.CGO_ENABLED = "0";
   subPackages = [ "cmd/devhost" ];

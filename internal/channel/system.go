@@ -165,7 +165,7 @@ func BuildSystem(ctx context.Context, client *nix.Client, request SystemRequest)
 	// A folder below /tmp that is left behind harms nobody.
 	defer func() { _ = evaluation.Close() }()
 	request.Reporter.Phase(progress.Build)
-	options := nix.BuildOptions{GCRoot: request.GCRoot, Log: request.BuildLog, Progress: ReportBuild(request.Reporter)}
+	options := nix.BuildOptions{GCRoot: request.GCRoot, Log: request.BuildLog, Progress: nix.Report(request.Reporter)}
 	if hostUsr {
 		options.SandboxPaths = nix.HostSandboxPaths()
 	}
@@ -208,21 +208,6 @@ func pathNames(request SystemRequest) []nix.PathName {
 		names = append([]nix.PathName{{Path: request.ProvisionPath + "/" + request.ProvisionModule, Name: name}}, names...)
 	}
 	return names
-}
-
-// ReportBuild passes the events of a build or download on to a Reporter.
-func ReportBuild(reporter progress.Reporter) func(nix.Event) {
-	return func(event nix.Event) {
-		if event.Kind == nix.BuilderOutput {
-			return
-		}
-		status := progress.BuildStatus{
-			Started: event.Kind == nix.BuildStarted, Name: event.Current,
-			Done: event.Built, Total: event.ToBuild,
-			Fetched: event.Fetched, ToFetch: event.ToFetch,
-		}
-		reporter.Build(status)
-	}
 }
 
 // SystemCache remembers which system came of which inputs, so that a second

@@ -156,7 +156,7 @@ func (m *Manager) Apply(ctx context.Context, request ApplyRequest) ([]Applied, e
 
 // removeDeclared archives and removes a container that is not declared any more.
 func (m *Manager) removeDeclared(ctx context.Context, name string) error {
-	return m.Visit(ctx, name, "remove", m.lockTimeout(), func(visit *Visit) error {
+	err := m.Visit(ctx, name, "remove", m.lockTimeout(), func(visit *Visit) error {
 		if visit.Record.Declared == nil {
 			return nil
 		}
@@ -168,6 +168,12 @@ func (m *Manager) removeDeclared(ctx context.Context, name string) error {
 		}
 		return visit.Destroy(ctx)
 	})
+	var gone *registry.NotRegistered
+	if errors.As(err, &gone) {
+		// An earlier removal was killed, and its repair has just finished it.
+		return nil
+	}
+	return err
 }
 
 func (m *Manager) applyOne(ctx context.Context, declared settings.Declaration, request ApplyRequest) (Applied, error) {
@@ -209,8 +215,8 @@ func (m *Manager) applyOne(ctx context.Context, declared settings.Declaration, r
 		applied.Result = ApplyStarted
 	}
 	applied.Units, applied.Warnings = result.Units, result.Warnings
-	if old := record; running && old.Declared != nil && (old.Declared.Ephemeral != declared.Ephemeral || !slices.Equal(old.Declared.Binds, ensure.Declared.Binds)) {
-		applied.Warnings = append(applied.Warnings, fmt.Sprintf("container %s runs; whether it is ephemeral, and its bind mounts, change when it is started next: devhost restart %[1]s", declared.Name))
+	if old := record; running && old.Declared != nil && (old.Declared.Ephemeral != declared.Ephemeral || old.Address.OnHost() != declared.OnHost() || !slices.Equal(old.Declared.Binds, ensure.Declared.Binds)) {
+		applied.Warnings = append(applied.Warnings, fmt.Sprintf("container %s runs; whether it is ephemeral, its network and its bind mounts change when it is started next: devhost restart %[1]s", declared.Name))
 	}
 	return applied, nil
 }
@@ -245,7 +251,7 @@ func (m *Manager) requestOf(declared settings.Declaration, request ApplyRequest)
 		Nesting: &declared.Nesting, ForwardPorts: &ports,
 		Declared: &registry.Declared{
 			File: request.File, Hash: hex.EncodeToString(hash[:]),
-			AutoStart: declared.Starts(), Ephemeral: declared.Ephemeral, Expires: declared.Expiry, Binds: binds,
+			AutoStart: declared.Starts(), Ephemeral: declared.Ephemeral, HostNetwork: declared.OnHost(), Expires: declared.Expiry, Binds: binds,
 		},
 		Caller: m.Caller, Owner: declaredOwner, Timeout: request.Timeout, LockTimeout: m.lockTimeout(),
 	}

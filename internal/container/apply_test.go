@@ -92,7 +92,7 @@ func TestApply(t *testing.T) {
 		}},
 		{"what a start changes", []step{
 			{want: "box: created"},
-			{declare: func(one *settings.Declaration) { one.Ephemeral = true }, want: "box: updated\ncontainer box runs; whether it is ephemeral, and its bind mounts, change when it is started next: devhost restart box"},
+			{declare: func(one *settings.Declaration) { one.Ephemeral = true }, want: "box: updated\ncontainer box runs; whether it is ephemeral, its network and its bind mounts change when it is started next: devhost restart box"},
 		}},
 		{"tried again", []step{
 			{want: "box: created"},
@@ -224,5 +224,19 @@ func TestDeclaredAtBoot(t *testing.T) {
 				t.Errorf("then: %s", got)
 			}
 		})
+	}
+}
+
+// TestApplyAfterKilledRemoval: what finishes a removal that was killed has done
+// what was declared.
+func TestApplyAfterKilledRemoval(t *testing.T) {
+	w := newWorld(t)
+	apply(t, w, box())
+	w.killedAt(StepRemove, func(m *Manager) error {
+		_, err := m.Apply(t.Context(), ApplyRequest{Timeout: time.Minute})
+		return err
+	})
+	if got := apply(t, w); got != "box: removed, and archived" {
+		t.Error(got)
 	}
 }

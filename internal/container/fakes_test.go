@@ -9,12 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"golang.org/x/crypto/ssh"
 
 	"devhost/internal/archive"
 	"devhost/internal/engine"
@@ -57,12 +59,17 @@ type world struct {
 	damaged   bool
 	// silent makes the guest's sshd say nothing, until the guest is started.
 	silent atomic.Bool
+	// stolen has another server than the sshd of the container box answer.
+	stolen atomic.Bool
+	// taken says that a program of the host has the port of a container's sshd.
+	taken bool
 	// onState is called before each answer about the state.
 	onState func()
 	// jobs are the numbers of jobs in the guest's queue, one an answer, and
-	// then 0; units is the answer of systemctl list-units.
-	jobs  []int
-	units string
+	// then 0; units is the answer of systemctl list-units, after those of earlierUnits.
+	jobs         []int
+	units        string
+	earlierUnits []string
 	// answer replaces what the guest does with any command.
 	answer func(ctx context.Context, stdout io.Writer) (int, error)
 	// switchStatus is the exit status of switch-to-configuration, by system.
@@ -94,13 +101,30 @@ func newWorld(t *testing.T) *world {
 			if err != nil {
 				return
 			}
-			if !w.silent.Load() {
+			switch key, err := os.ReadFile(filepath.Join(w.registry.Guest("box"), "ssh/ssh_host_ed25519_key")); {
+			case w.silent.Load():
+				_ = connection.Close()
+			case err == nil && !w.stolen.Load():
+				go serveSSH(connection, key)
+			default:
 				_, _ = io.WriteString(connection, "SSH-2.0-fake\r\n")
+				_ = connection.Close()
 			}
-			_ = connection.Close()
 		}
 	}()
 	return w
+}
+
+// serveSSH shows who connects that it has a host key.
+func serveSSH(connection net.Conn, key []byte) {
+	defer connection.Close()
+	signer, err := ssh.ParsePrivateKey(key)
+	if err != nil {
+		return
+	}
+	config := &ssh.ServerConfig{NoClientAuth: true}
+	config.AddHostKey(signer)
+	_, _, _, _ = ssh.NewServerConn(connection, config)
 }
 
 // Idle implements Systems.
@@ -313,6 +337,13 @@ func (n fakeNetwork) Allocate(_ string, used []registry.Address) (registry.Addre
 	return registry.Address{IPv4: fmt.Sprintf("127.0.0.%d", len(used)+1), HostInterface: "v"}, n.fail["allocate"]
 }
 
+func (n fakeNetwork) AllocateOnHost(context.Context, string, []*registry.Container) (registry.Address, error) {
+	port, err := strconv.ParseUint(n.sshPort, 10, 16)
+	return registry.Address{IPv4: "127.0.0.1", SSHPort: uint16(port)}, errors.Join(err, n.called("allocate on host"))
+}
+
+func (n fakeNetwork) FreeOnHost(context.Context, registry.Address) bool { return !n.taken }
+
 func (n fakeNetwork) GuestFiles(string, registry.Address, []Host) (map[string]string, error) {
 	return map[string]string{"hosts": "127.0.0.1 x\n"}, n.fail["guest files"]
 }
@@ -356,7 +387,11 @@ func (g fakeGuest) Run(ctx context.Context, _ string, stdout, _ io.Writer, argv 
 		}
 		fmt.Fprintln(stdout, jobs)
 	case slices.Contains(argv, "list-units"):
-		_, _ = io.WriteString(stdout, g.units)
+		units := g.units
+		if len(g.earlierUnits) > 0 {
+			units, g.earlierUnits = g.earlierUnits[0], g.earlierUnits[1:]
+		}
+		_, _ = io.WriteString(stdout, units)
 	case slices.Contains(argv, "--output=cat"):
 		fmt.Fprintf(stdout, "one\nlog of %s\x1b[2J\n", argv[1])
 	case argv[len(argv)-1] == "switch":

@@ -91,6 +91,9 @@ func (m *Manager) checkPorts(record *registry.Container, had []registry.ForwardP
 			return err
 		}
 		for _, other := range others {
+			if other.Name != record.Name && port.Protocol == "tcp" && other.Address.OnHost() && port.HostPort == other.Address.SSHPort {
+				return &PortRefused{Port: port, Taken: true, Reason: fmt.Sprintf("the sshd of container %s listens there; take another one", other.Name)}
+			}
 			if other.Name != record.Name && slices.ContainsFunc(other.ForwardPorts, port.SameHostPort) {
 				return &PortRefused{Port: port, Taken: true, Reason: fmt.Sprintf("it leads to container %s; take another one", other.Name)}
 			}

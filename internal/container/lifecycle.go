@@ -68,7 +68,7 @@ func (m *Manager) startAndWait(ctx context.Context, record *registry.Container, 
 // startGuest writes what the guest is told and starts it; the start ends with
 // limited.
 func (m *Manager) startGuest(ctx, limited context.Context, record *registry.Container) error {
-	if err := m.applySettingsNow(ctx, record); err != nil {
+	if err := errors.Join(m.applySettingsNow(ctx, record), m.takeNetwork(ctx, record)); err != nil {
 		return err
 	}
 	if err := errors.Join(m.writeGuestFiles(record), m.boundDisk(ctx, record.Name, record.Limits.DiskBytes)); err != nil {

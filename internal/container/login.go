@@ -1,9 +1,7 @@
 package container
 
 import (
-	"cmp"
 	"context"
-	"net"
 	"time"
 
 	"devhost/internal/registry"
@@ -17,7 +15,7 @@ func (m *Manager) WaitForLogin(ctx context.Context, record *registry.Container, 
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	const poll = 100 * time.Millisecond
-	address := net.JoinHostPort(record.Address.IPv4, cmp.Or(m.sshPort, "22"))
+	address := m.sshAddress(record)
 	for {
 		err := m.SSHFiles(record.Name).Login(limited, address, sshaccess.HumanUser)
 		if err == nil {

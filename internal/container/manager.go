@@ -98,7 +98,14 @@ type Network interface {
 	// Allocate finds free addresses. The caller holds the shared lock until
 	// they are recorded.
 	Allocate(name string, used []registry.Address) (registry.Address, error)
-	// GuestFiles are the files of the guest's folder, by their path in it.
+	// AllocateOnHost is Allocate for a container in the host's network; others are
+	// all other containers.
+	AllocateOnHost(ctx context.Context, name string, others []*registry.Container) (registry.Address, error)
+	// FreeOnHost tells whether a sshd could listen at an address of AllocateOnHost
+	// now.
+	FreeOnHost(ctx context.Context, address registry.Address) bool
+	// GuestFiles are the files of the guest's folder about its network, by their
+	// path in it.
 	GuestFiles(name string, address registry.Address, peers []Host) (map[string]string, error)
 	// PortInUse tells whether a program of the host has the port of the host.
 	PortInUse(port registry.ForwardPort) (bool, error)

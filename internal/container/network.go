@@ -131,6 +131,9 @@ func parseAddress(address registry.Address) (network.Addresses, error) {
 
 // GuestFiles implements Network.
 func (n *HostNetwork) GuestFiles(_ string, address registry.Address, peers []Host) (map[string]string, error) {
+	if address.OnHost() {
+		return guestFilesOnHost(address, peers)
+	}
 	host, err := n.host()
 	if err != nil {
 		return nil, err
@@ -144,9 +147,9 @@ func (n *HostNetwork) GuestFiles(_ string, address registry.Address, peers []Hos
 		return nil, err
 	}
 	return map[string]string{
-		"network/10-host0.network": network.GuestNetworkFile(host, addresses),
-		resolvFile:                 resolvers.Content,
-		"hosts":                    network.HostsFile(hostEntries(peers)),
+		networkdFile: network.GuestNetworkFile(host, addresses),
+		resolvFile:   resolvers.Content,
+		"hosts":      network.HostsFile(hostEntries(peers)),
 	}, nil
 }
 
@@ -165,12 +168,19 @@ func hostEntries(hosts []Host) []network.HostEntry {
 // RefreshResolvers writes the host's resolvers for the guest anew where they
 // changed. A guest without files yet is left alone.
 func (n *HostNetwork) RefreshResolvers(name string) error {
-	resolvers, err := network.ResolvConf()
-	if err != nil {
-		return err
-	}
 	path := filepath.Join(n.Layout.Guest(name), resolvFile)
 	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(n.Layout.Guest(name), sshdFile)); err == nil {
+		content, err := network.ResolvConfOnHost()
+		if err != nil {
+			return err
+		}
+		return writeGuestFile(path, content)
+	}
+	resolvers, err := network.ResolvConf()
+	if err != nil {
 		return err
 	}
 	return writeGuestFile(path, resolvers.Content)
@@ -217,6 +227,10 @@ func (n *HostNetwork) policy() (network.Policy, error) {
 		return policy, err
 	}
 	for _, record := range records {
+		if record.Address.OnHost() {
+			// What it sends is the host's.
+			continue
+		}
 		addresses, err := parseAddress(record.Address)
 		if err != nil {
 			return policy, fmt.Errorf("the addresses of container %s: %w", record.Name, err)
@@ -261,6 +275,9 @@ func (n *HostNetwork) Remove(ctx context.Context) error {
 // Attach connects a container that starts; bridge and rules are made if they
 // are missing, as after a restart of the host.
 func (n *HostNetwork) Attach(ctx context.Context, _ string, address registry.Address) error {
+	if address.OnHost() {
+		return nil
+	}
 	opened, err := n.whole(ctx)
 	if err != nil {
 		return err
@@ -277,6 +294,9 @@ func (n *HostNetwork) Attach(ctx context.Context, _ string, address registry.Add
 
 // Detach takes back what Attach did.
 func (n *HostNetwork) Detach(ctx context.Context, _ string, address registry.Address) error {
+	if address.OnHost() {
+		return nil
+	}
 	opened, err := n.open()
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

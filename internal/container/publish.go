@@ -7,8 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 
 	"devhost/internal/network"
 	"devhost/internal/registry"
@@ -47,7 +49,7 @@ func (m *Manager) publish(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	problems := []error{m.publishFiles(records)}
+	var problems []error
 	var readOnly *network.HostsReadOnly
 	if err := m.Network.Publish(ctx, records); errors.As(err, &readOnly) {
 		// As on NixOS: everything else works without it.
@@ -60,20 +62,35 @@ func (m *Manager) publish(ctx context.Context) error {
 			problems = append(problems, m.writeNetworkFiles(record, records))
 		}
 	}
+	// Last: publishOnce takes them for all of it.
+	problems = append(problems, m.publishFiles(records))
 	return errors.Join(problems...)
 }
 
 // published is what other programs read of a container. The keys of the VM
 // file are those that batou reads.
 func (m *Manager) published(record *registry.Container) map[string]any {
+	described := map[string]any{
+		"version": registry.Version, "name": record.Name, "owner": record.Owner, "environment": record.Environment,
+		"ipv4": record.Address.IPv4, "ipv6": record.Address.IPv6, "aliases": record.Aliases,
+		"forwardPorts": append([]registry.ForwardPort{}, record.ForwardPorts...),
+	}
+	if record.Address.OnHost() {
+		described["sshPort"] = record.Address.SSHPort
+	}
+	if record.Dialect != "" {
+		// Its system is decided inside: devhost-deploy asks for that.
+		described["dialect"] = record.Dialect
+	}
 	return map[string]any{
-		record.Name + ".json": map[string]any{
-			"version": registry.Version, "name": record.Name, "owner": record.Owner, "environment": record.Environment,
-			"ipv4": record.Address.IPv4, "ipv6": record.Address.IPv6, "aliases": record.Aliases,
-			"forwardPorts": append([]registry.ForwardPort{}, record.ForwardPorts...),
-		},
+		record.Name + ".json":                 described,
 		"vm-configs/" + record.Name + ".json": map[string]any{"name": record.Name, "srv-ip": record.Address.IPv4},
 	}
+}
+
+func publishedText(value any) (string, error) {
+	text, err := json.MarshalIndent(value, "", "  ")
+	return string(text) + "\n", err
 }
 
 // publishFiles writes what other programs read, and removes it for containers
@@ -84,9 +101,9 @@ func (m *Manager) publishFiles(records []*registry.Container) error {
 	var problems []error
 	for _, record := range records {
 		for name, value := range m.published(record) {
-			text, err := json.MarshalIndent(value, "", "  ")
+			text, err := publishedText(value)
 			if err == nil {
-				err = writeGuestFile(filepath.Join(folder, name), string(text)+"\n")
+				err = writeGuestFile(filepath.Join(folder, name), text)
 			}
 			wanted[name] = true
 			problems = append(problems, err)
@@ -109,9 +126,10 @@ func (m *Manager) publishFiles(records []*registry.Container) error {
 		}
 	}
 	if len(records) == 0 {
-		// Folders with something else in them stay.
-		_ = os.Remove(filepath.Join(folder, "vm-configs"))
-		_ = os.Remove(folder)
+		// Folders with something else in them stay, and so does a link to one: it
+		// is part of a host whose /etc cannot be written to.
+		_ = unix.Rmdir(filepath.Join(folder, "vm-configs"))
+		_ = unix.Rmdir(folder)
 	}
 	return errors.Join(problems...)
 }
@@ -131,13 +149,18 @@ func (m *Manager) allocate(ctx context.Context, record *registry.Container) erro
 	if err := m.checkPorts(record, nil, others); err != nil {
 		return err
 	}
+	others = slices.DeleteFunc(others, func(other *registry.Container) bool { return other.Name == record.Name })
 	used := make([]registry.Address, 0, len(others))
 	for _, other := range others {
-		if other.Name != record.Name {
+		if !other.Address.OnHost() {
 			used = append(used, other.Address)
 		}
 	}
-	record.Address, err = m.Network.Allocate(record.Name, used)
+	if wantsHostNetwork(record) {
+		record.Address, err = m.Network.AllocateOnHost(ctx, record.Name, others)
+	} else {
+		record.Address, err = m.Network.Allocate(record.Name, used)
+	}
 	if err != nil {
 		return err
 	}
@@ -159,7 +182,7 @@ func (m *Manager) writeGuestFiles(record *registry.Container) error {
 		return err
 	}
 	files := m.SSHFiles(record.Name)
-	if err := files.Ensure(record.Name, record.Address.IPv4); err != nil {
+	if err := files.Ensure(record.Name, record.Address.IPv4, record.Address.SSHPort); err != nil {
 		return err
 	}
 	if err := authorize(m.Registry, m.Settings, record); err != nil {
@@ -188,7 +211,9 @@ func (m *Manager) peers(record *registry.Container) ([]*registry.Container, erro
 func (m *Manager) writeNetworkFiles(record *registry.Container, records []*registry.Container) error {
 	hosts := []Host{hostOf(record)}
 	for _, other := range records {
-		if other.Name != record.Name && registry.Peers(record, other) {
+		// Where a container has the host's network, its address leads others to
+		// themselves.
+		if other.Name != record.Name && registry.Peers(record, other) && (record.Address.OnHost() || !other.Address.OnHost()) {
 			hosts = append(hosts, hostOf(other))
 		}
 	}
@@ -197,6 +222,13 @@ func (m *Manager) writeNetworkFiles(record *registry.Container, records []*regis
 		return err
 	}
 	contents["name"] = record.Name + "\n"
+	for _, path := range []string{networkdFile, sshdFile} {
+		if _, wanted := contents[path]; !wanted {
+			if err := removeIfThere(filepath.Join(m.Registry.Guest(record.Name), path)); err != nil {
+				return err
+			}
+		}
+	}
 	for path, content := range contents {
 		if err := writeGuestFile(filepath.Join(m.Registry.Guest(record.Name), path), content); err != nil {
 			return err

@@ -3,7 +3,6 @@ package container
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,20 +16,36 @@ import (
 	"devhost/internal/engine"
 	"devhost/internal/execx"
 	"devhost/internal/registry"
+	"devhost/internal/sshaccess"
 	"devhost/internal/terminal"
 )
 
-// sshPoll is how often sshd is tried while the guest starts.
-const sshPoll = 10 * time.Millisecond
+const (
+	// sshPoll is how often sshd is tried while the guest starts.
+	sshPoll = 10 * time.Millisecond
+	// otherPoll is the same once another server has its place.
+	otherPoll = time.Second
+)
 
-// waitForSSH waits until sshd greets on the container's address.
+// waitForSSH waits until sshd greets on the container's address. On one of the
+// host's, where any user can listen, it must have the container's host key.
 func (m *Manager) waitForSSH(ctx context.Context, record *registry.Container) error {
-	address := net.JoinHostPort(record.Address.IPv4, cmp.Or(m.sshPort, "22"))
+	address := m.sshAddress(record)
 	tick := time.NewTicker(sshPoll)
 	defer tick.Stop()
+	var other *sshaccess.OtherServer
 	for {
 		if m.sshAnswers(ctx, address) {
-			return nil
+			if !record.Address.OnHost() {
+				return nil
+			}
+			err := m.SSHFiles(record.Name).Answers(ctx, address)
+			if err == nil {
+				return nil
+			}
+			if errors.As(err, &other) {
+				tick.Reset(otherPoll)
+			}
 		}
 		state, err := m.Engine.State(record.Name)
 		if err != nil {
@@ -42,6 +57,9 @@ func (m *Manager) waitForSSH(ctx context.Context, record *registry.Container) er
 		}
 		select {
 		case <-ctx.Done():
+			if other != nil {
+				return fmt.Errorf("%w: %w", other, ctx.Err())
+			}
 			return fmt.Errorf("no ssh server answers at %s: %w", address, ctx.Err())
 		case <-tick.C:
 		}
@@ -114,7 +132,10 @@ func (m *Manager) waitForUnits(ctx context.Context, name string) ([]Unit, error)
 	for {
 		running, err := m.queueLength(ctx, name)
 		if err == nil && running == 0 {
-			break
+			units, started, err := m.troubledUnits(context.WithoutCancel(ctx), name)
+			if err != nil || !started {
+				return units, err
+			}
 		}
 		if ctx.Err() != nil {
 			break
@@ -157,26 +178,36 @@ func (m *Manager) lastLogLine(ctx context.Context, name string) string {
 // TroubledUnits are the units that failed or still start. The JSON is that of
 // systemctl list-units --output=json (systemd 246 and later).
 func (m *Manager) TroubledUnits(ctx context.Context, name string) ([]Unit, error) {
+	units, _, err := m.troubledUnits(ctx, name)
+	return units, err
+}
+
+// troubledUnits is TroubledUnits, and says whether one of them is being started
+// just now. After the queue was empty that is one whose time has come, such as a
+// timer's. One that failed and waits for its next start is none.
+func (m *Manager) troubledUnits(ctx context.Context, name string) (units []Unit, started bool, err error) {
 	// A guest must not be able to hold up whoever asks.
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	output, err := m.guestOutput(ctx, name, guestProgram("systemctl"), "list-units", "--all", "--state=failed,activating", "--output=json", "--no-pager")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	var listed []struct{ Unit, Active, Description string }
+	var listed []struct{ Unit, Active, Sub, Description string }
 	if err := json.Unmarshal(output, &listed); err != nil {
-		return nil, fmt.Errorf("cannot read the guest's list of units: %w", err)
+		return nil, false, fmt.Errorf("cannot read the guest's list of units: %w", err)
 	}
-	units := make([]Unit, 0, len(listed))
+	units = make([]Unit, 0, len(listed))
 	for _, entry := range listed {
 		unit := Unit{Name: terminal.Line(entry.Unit), State: terminal.Line(entry.Active), Description: terminal.Line(entry.Description)}
 		if unit.State == "failed" {
 			unit.Log = m.unitLog(ctx, name, unit.Name)
+		} else if strings.HasPrefix(entry.Sub, "start") {
+			started = true
 		}
 		units = append(units, unit)
 	}
-	return units, nil
+	return units, started, nil
 }
 
 func (m *Manager) unitLog(ctx context.Context, name, unit string) []string {

@@ -14,7 +14,7 @@ import (
 
 // failedUnit is an answer of systemctl 252 list-units --output=json.
 const failedUnit = `[{"unit":"trouble.service","load":"loaded","active":"failed","sub":"failed","description":"A service that fails"},
-{"unit":"slow.service","load":"loaded","active":"activating","sub":"start","description":"Slow"}]`
+{"unit":"slow.service","load":"loaded","active":"activating","sub":"auto-restart","description":"Slow"}]`
 
 func TestUnitsOfANewContainer(t *testing.T) {
 	w := newWorld(t)
@@ -34,6 +34,15 @@ func TestUnitsOfANewContainer(t *testing.T) {
 		t.Errorf("units (-want +got):\n%s", diff)
 	}
 	w.check("one", engine.Running)
+}
+
+func TestUnitThatATimerStarts(t *testing.T) {
+	w := newWorld(t)
+	w.earlierUnits = []string{`[{"unit":"clean.service","load":"loaded","active":"activating","sub":"start","description":"What a timer starts"}]`}
+	result, err := w.manager().Ensure(t.Context(), request("one"))
+	if err != nil || len(result.Units) != 0 || len(w.earlierUnits) != 0 {
+		t.Errorf("%+v, %v", result.Units, err)
+	}
 }
 
 func TestUnitsThatNeverEndStarting(t *testing.T) {

@@ -157,6 +157,31 @@ func TestPublishedFiles(t *testing.T) {
 	}
 }
 
+// TestPublishedFilesBehindALink: as on a NixOS host whose /etc nobody can write,
+// and which would have no other way to make the link again.
+func TestPublishedFilesBehindALink(t *testing.T) {
+	w := newWorld(t)
+	folder, target := w.registry.Published(), t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(folder), 0o755), os.Symlink(target, folder)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.manager().Ensure(t.Context(), request("one")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(target, "vm-configs/box.json")); err != nil {
+		t.Error(err)
+	}
+	if err := w.manager().Destroy(t.Context(), "box"); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := os.Readlink(folder); found != target {
+		t.Errorf("the link is gone: %v", err)
+	}
+	if left, err := os.ReadDir(target); len(left) > 0 || err != nil {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
 // TestHostileGuest: a guest can neither fill our memory nor hold us up.
 func TestHostileGuest(t *testing.T) {
 	t.Run("talks without end", func(t *testing.T) {

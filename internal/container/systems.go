@@ -88,7 +88,7 @@ func (s *NixSystems) Resolve(ctx context.Context, reference string, caller perso
 	}
 	resolver := channel.Resolver{Nix: s.Client, Logger: s.Client.Logger}
 	pin, err := resolver.Resolve(ctx, parsed, channel.ResolveOptions{
-		Caller: caller, Old: old, GCRoot: root, Progress: channel.ReportBuild(s.Reporter),
+		Caller: caller, Old: old, GCRoot: root, Progress: nix.Report(s.Reporter),
 	})
 	if err != nil || (old != nil && pin == *old) {
 		return pin, err
@@ -181,6 +181,8 @@ func (s *NixSystems) Build(ctx context.Context, build Build) (string, error) {
 // Idle implements Systems: a daemon that was started for this state folder
 // ends.
 func (s *NixSystems) Idle(ctx context.Context) error {
+	// One command can remove the last container and make the next one.
+	s.daemonAnswers = false
 	return s.Client.StopDaemon(ctx, s.Layout.Daemon())
 }
 

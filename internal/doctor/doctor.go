@@ -78,6 +78,8 @@ type Host struct {
 	Resolvers func() (network.Resolvers, error)
 	// Settings says what keeps the host's settings from being used.
 	Settings func() error
+	// Certificates are findings about the ingress's certificates.
+	Certificates func() []Finding
 }
 
 // The oldest versions that are known to work.
@@ -90,7 +92,7 @@ const (
 func (h *Host) Examine(ctx context.Context) []Finding {
 	var findings []Finding
 	for _, check := range []func(context.Context) []Finding{
-		h.root, h.settings, h.userNamespaces, h.inotify, h.idmappedMounts, h.diskLimits, h.nspawn, h.nix, h.buildUsers, h.store, h.nftables, h.containers, h.resolvers, h.ports, h.dns,
+		h.root, h.settings, h.userNamespaces, h.inotify, h.idmappedMounts, h.diskLimits, h.nspawn, h.nix, h.buildUsers, h.store, h.nftables, h.containers, h.resolvers, h.ports, h.certificates, h.dns,
 	} {
 		findings = append(findings, check(ctx)...)
 	}
@@ -414,6 +416,8 @@ func (h *Host) dns(ctx context.Context) []Finding {
 	}
 	return findings
 }
+
+func (h *Host) certificates(context.Context) []Finding { return h.Certificates() }
 
 func (h *Host) settings(context.Context) []Finding {
 	if err := h.Settings(); err != nil {

@@ -50,6 +50,7 @@ func newFixture(t *testing.T) *fixture {
 		LookupHost:   func(context.Context, string) ([]string, error) { return nil, errors.New("unexpected lookup") },
 		ForwardDrops: func() ([]network.Finding, error) { return nil, nil },
 		Settings:     func() error { return nil },
+		Certificates: func() []Finding { return nil },
 		Containers:   func() ([]network.Trouble, error) { return nil, nil },
 		Resolvers: func() (network.Resolvers, error) {
 			return network.Resolvers{Upstream: []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53")}, Source: "/etc/resolv.conf"}, nil

@@ -5,84 +5,46 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"time"
 
-	"github.com/caddyserver/certmagic"
 	"github.com/hashicorp/go-hclog"
-	"go.uber.org/zap"
 )
 
-const (
-	// issueTimeout bounds how long a client waits for its first certificate. It
-	// outlasts a lock that a killed ingress left, which certmagic takes over
-	// after ten seconds.
-	issueTimeout = 15 * time.Second
-	// certificatesInMemory bounds the cache; others are read from disk.
-	certificatesInMemory = 1000
-	// cleanEvery is how often expired certificates are removed from disk.
-	cleanEvery = 24 * time.Hour
-)
+// TLS says where certificates come from. The zero value is an own certificate
+// authority; at most one of the fields is set.
+type TLS struct {
+	// ACME, when not nil, is a server that signs them.
+	ACME *ACME
+	// Files, when there are any, are certificates that somebody else renews.
+	Files []CertificateFiles
+}
 
-// certificates chooses, makes and renews what is shown to clients.
+// keeper has the certificates of one kind. What it is asked for are names that
+// are served.
+type keeper interface {
+	// certificate returns what a client is shown. The error is *IssueError,
+	// *Uncovered, *Slow or another one.
+	certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
+	// trouble says why a name has no certificate, and will not get one with the
+	// next connection; nil when nothing is known against it. The error is
+	// *IssueError or *Uncovered.
+	trouble(name string) error
+	// maintain does what is due now and then, until ctx ends.
+	maintain(ctx context.Context)
+	// stop ends what the keeper has under way, and waits for it a little.
+	stop()
+}
+
+// certificates chooses what is shown to clients.
 type certificates struct {
 	directory directory
-	config    *certmagic.Config
-	cache     *certmagic.Cache
+	keeper    keeper
 	logger    hclog.Logger
-}
-
-func newCertificates(directory directory, issuer certmagic.Issuer, storage string, logger hclog.Logger) *certificates {
-	c := &certificates{directory: directory, logger: logger}
-	// certmagic logs through zap only; what matters comes as an event or as an
-	// error, and goes to our own log.
-	silent := zap.NewNop()
-	c.cache = certmagic.NewCache(certmagic.CacheOptions{
-		GetConfigForCert: func(certmagic.Certificate) (*certmagic.Config, error) { return c.config, nil },
-		Capacity:         certificatesInMemory,
-		Logger:           silent,
-	})
-	c.config = certmagic.New(c.cache, certmagic.Config{
-		Issuers: []certmagic.Issuer{issuer},
-		Storage: impatientStorage{&certmagic.FileStorage{Path: storage}},
-		OnDemand: &certmagic.OnDemandConfig{DecisionFunc: func(_ context.Context, name string) error {
-			served, err := c.serves(name)
-			if err == nil && !served {
-				err = errors.New("it is not registered")
-			}
-			return err
-		}},
-		OnEvent:        c.report,
-		ShouldEmitFunc: func(event string) bool { return event == eventObtained || event == eventFailed },
-		// None of these may cause network traffic: the certificates name no
-		// OCSP responder either.
-		OCSP:                certmagic.OCSPConfig{DisableStapling: true},
-		DisableARI:          true,
-		DisableStorageCheck: true,
-		Logger:              silent,
-	})
-	return c
-}
-
-// Names of certmagic's events.
-const (
-	eventObtained = "cert_obtained"
-	eventFailed   = "cert_failed"
-)
-
-func (c *certificates) report(_ context.Context, event string, data map[string]any) error {
-	switch event {
-	case eventObtained:
-		c.logger.Info("made a certificate", "name", data["identifier"], "renewal", data["renewal"])
-	case eventFailed:
-		c.logger.Error("cannot make a certificate", "name", data["identifier"], "renewal", data["renewal"], "error", data["error"])
-	}
-	return nil
 }
 
 // serves says whether a name gets a certificate. Aliases of a broken container
 // do not: nobody can tell which ones it has, and any name would be one.
-func (c *certificates) serves(name string) (bool, error) {
-	route, alias, err := c.directory.find(name)
+func (d directory) serves(name string) (bool, error) {
+	route, alias, err := d.find(name)
 	var unknown *unknownName
 	if errors.As(err, &unknown) {
 		return false, nil
@@ -93,10 +55,11 @@ func (c *certificates) serves(name string) (bool, error) {
 	return route.Broken == nil || alias == "", nil
 }
 
-// get implements tls.Config.GetCertificate. For a name that is not served it
-// returns nothing, and crypto/tls refuses with the alert unrecognized_name.
-func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	served, err := c.serves(hello.ServerName)
+// get implements tls.Config.GetCertificate. For a name that is not served, or
+// that no certificate is for, it returns nothing, and crypto/tls refuses with the
+// alert unrecognized_name.
+func (c certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+	served, err := c.directory.serves(hello.ServerName)
 	if err != nil {
 		c.logger.Error("cannot answer a TLS client", "name", hello.ServerName, "error", err)
 		return nil, err
@@ -105,56 +68,23 @@ func (c *certificates) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 		c.logger.Debug("refused a TLS client", "name", hello.ServerName, "client", hello.Conn.RemoteAddr())
 		return nil, nil
 	}
-	// Other clients may wait for the same certificate: it is made even when
-	// this one goes away.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(hello.Context()), issueTimeout)
-	defer cancel()
-	ctx, giveUp := context.WithCancelCause(ctx)
-	defer giveUp(nil)
-	certificate, err := c.config.GetCertificateWithContext(context.WithValue(ctx, giveUpKey{}, giveUp), hello)
-	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
+	certificate, err := c.keeper.certificate(hello)
+	var (
+		uncovered *Uncovered
+		failed    *IssueError
+		slow      *Slow
+	)
+	switch {
+	case errors.As(err, &uncovered):
+		return nil, nil
+	case errors.As(err, &failed):
+		// It was said when it failed.
+		c.logger.Debug("cannot answer a TLS client", "name", hello.ServerName, "error", err)
+	case errors.As(err, &slow), errors.Is(err, context.Canceled):
+		c.logger.Info("cannot answer a TLS client", "name", hello.ServerName, "error", err)
+	case err != nil:
 		err = fmt.Errorf("no certificate for %s: %w", hello.ServerName, err)
 		c.logger.Error("cannot answer a TLS client", "name", hello.ServerName, "error", err)
-		return nil, err
 	}
-	return certificate, nil
+	return certificate, err
 }
-
-// impatientStorage ends the making of a certificate when it cannot be stored,
-// for example on a full disk. certmagic would try again for a month, and the
-// client's handshake with it. Renewals in the background are tried again.
-type impatientStorage struct{ *certmagic.FileStorage }
-
-// giveUpKey finds the context.CancelCauseFunc of a client's handshake.
-type giveUpKey struct{}
-
-// Store implements certmagic.Storage.
-func (i impatientStorage) Store(ctx context.Context, key string, value []byte) error {
-	err := i.FileStorage.Store(ctx, key, value)
-	if giveUp, ok := ctx.Value(giveUpKey{}).(context.CancelCauseFunc); ok && err != nil {
-		giveUp(err)
-	}
-	return err
-}
-
-// clean removes expired certificates from disk now and then, until ctx ends.
-func (c *certificates) clean(ctx context.Context) {
-	ticker := time.NewTicker(cleanEvery)
-	defer ticker.Stop()
-	for {
-		err := certmagic.CleanStorage(ctx, c.config.Storage, certmagic.CleanStorageOptions{Logger: zap.NewNop(), ExpiredCerts: true})
-		if err != nil && ctx.Err() == nil {
-			c.logger.Warn("cannot remove expired certificates", "error", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
-}
-
-func (c *certificates) stop() { c.cache.Stop() }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/mholt/acmez/v3"
 
 	"devhost/internal/names"
 )
@@ -56,8 +57,10 @@ type Config struct {
 	// "host:port". There need be none.
 	HTTPAddresses []string
 	// StateDir is the ingress's own folder. It is made when missing: ca/ holds
-	// the certificate authority, storage/ the certificates.
+	// the certificate authority, storage/ the certificates and ACME accounts.
 	StateDir string
+	// TLS says where certificates come from.
+	TLS TLS
 	// Source says which containers exist.
 	Source Source
 	// Logger may be nil.
@@ -66,6 +69,8 @@ type Config struct {
 	// Tests set these; zero means the constants above.
 	containerPort int
 	shutdownGrace time.Duration
+	lookEvery     time.Duration
+	clientWait    time.Duration
 }
 
 // Addresses are what the ingress listens on, with the ports that it got.
@@ -77,7 +82,8 @@ type Addresses struct {
 // Run serves until ctx ends; then it returns nil within five seconds. Open
 // requests may finish in that time, WebSockets are cut. ready is called once,
 // when every address accepts connections. The error is a *ListenError when an
-// address cannot be had, a *CAError when the certificate authority is unusable.
+// address cannot be had, a *CAError when the certificate authority is unusable,
+// a *CertificateError when files with certificates are.
 func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 	domains := append([]string{config.Domain}, config.MoreDomains...)
 	for _, domain := range domains {
@@ -110,14 +116,6 @@ func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 	}
 	defer closeAll(httpListeners)
 
-	authority, err := openCA(ctx, config.StateDir, domains, logger)
-	if err != nil {
-		return err
-	}
-	directory := directory{domains: domains, source: config.Source}
-	certificates := newCertificates(directory, authority, filepath.Join(config.StateDir, "storage"), logger)
-	defer certificates.stop()
-
 	// Requests outlive ctx by the grace, then cut ends them all. A WebSocket
 	// has left the server's books, so this is the only thing that ends it.
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
@@ -132,6 +130,13 @@ func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 	}
 
 	addresses := Addresses{HTTPS: addressesOf(httpsListeners), HTTP: addressesOf(httpListeners)}
+	directory := directory{domains: domains, source: config.Source}
+	keeper, answering, err := newKeeper(requests, config, directory, addresses, logger)
+	if err != nil {
+		return err
+	}
+	defer keeper.stop()
+	certificates := certificates{directory: directory, keeper: keeper, logger: logger}
 	proxy := newProxy(directory, config.containerPort, logger)
 	defer proxy.close()
 	httpsServer := newServer(requests, counted(proxy), logger)
@@ -139,7 +144,11 @@ func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 		MinVersion:     tls.VersionTLS12,
 		GetCertificate: certificates.get,
 	}
-	httpServer := newServer(requests, counted(redirector{directory: directory, https: addresses.HTTPS}), logger)
+	redirector := redirector{directory: directory, https: addresses.HTTPS, trouble: keeper.trouble}
+	httpServer := newServer(requests, counted(answering(redirector)), logger)
+	if config.TLS.ACME != nil {
+		httpsServer.TLSConfig.NextProtos = []string{"h2", "http/1.1", acmez.ACMETLS1Protocol}
+	}
 
 	failed := make(chan error, len(httpsListeners)+len(httpListeners))
 	for _, listener := range httpsListeners {
@@ -149,7 +158,7 @@ func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 		go func() { failed <- httpServer.Serve(listener) }()
 	}
 	var background sync.WaitGroup
-	background.Go(func() { certificates.clean(requests) })
+	background.Go(func() { keeper.maintain(requests) })
 	logger.Info("serving", "domains", domains, "https", addresses.HTTPS, "http", addresses.HTTP)
 	ready(addresses)
 
@@ -164,6 +173,40 @@ func Run(ctx context.Context, config Config, ready func(Addresses)) error {
 	background.Wait()
 	waitFor(&handlers, handlerGrace)
 	return serveErr
+}
+
+// newKeeper returns what has the certificates, and what stands in front of the
+// handler of plain http.
+func newKeeper(ctx context.Context, config Config, directory directory, addresses Addresses, logger hclog.Logger) (keeper, func(http.Handler) http.Handler, error) {
+	storage := filepath.Join(config.StateDir, "storage")
+	asItIs := func(handler http.Handler) http.Handler { return handler }
+	switch {
+	case config.TLS.ACME != nil:
+		keeper, answering, err := newACME(ctx, *config.TLS.ACME, directory, storage, addresses, logger)
+		if err != nil {
+			return nil, nil, err
+		}
+		if config.clientWait > 0 {
+			keeper.wait = config.clientWait
+		}
+		return keeper, answering, nil
+	case len(config.TLS.Files) > 0:
+		given, err := newGiven(config.TLS.Files, directory.domains, logger)
+		if err != nil {
+			return nil, nil, err
+		}
+		if config.lookEvery > 0 {
+			given.every = config.lookEvery
+		}
+		return given, asItIs, nil
+	}
+	authority, err := openCA(ctx, config.StateDir, directory.domains, logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	managed := newManaged(ctx, directory, storage, logger)
+	managed.issue(authority)
+	return managed, asItIs, nil
 }
 
 func newServer(requests context.Context, handler http.Handler, logger hclog.Logger) *http.Server {

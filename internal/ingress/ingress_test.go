@@ -902,7 +902,7 @@ func TestRedirectPort(t *testing.T) {
 		{"no such address", addresses("10.0.0.1:8443"), "127.0.0.1:80", "https://shop.example.com:8443/"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			handler := redirector{directory: directory{domains: []string{"example.com"}, source: newSource(Route{Container: "shop"})}, https: test.https}
+			handler := redirector{directory: directory{domains: []string{"example.com"}, source: newSource(Route{Container: "shop"})}, https: test.https, trouble: func(string) error { return nil }}
 			request := httptest.NewRequest(http.MethodGet, "http://shop.example.com/", nil)
 			local := net.TCPAddrFromAddrPort(netip.MustParseAddrPort(test.local))
 			request = request.WithContext(context.WithValue(request.Context(), http.LocalAddrContextKey, net.Addr(local)))

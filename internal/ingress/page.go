@@ -157,6 +157,16 @@ func pageLookupFailed(host string) page {
 	}
 }
 
+// pageNoCertificate is for a name that https does not work for.
+func pageNoCertificate(name string, err error) page {
+	return page{
+		status:   http.StatusServiceUnavailable,
+		title:    fmt.Sprintf("There is no certificate for %s", name),
+		why:      []string{"Pages are served over https only, which needs one.", err.Error()},
+		remedies: []remedy{{"See what the ingress said, as an admin of the dev host:", "journalctl -u devhost-ingress"}},
+	}
+}
+
 // pageMisdirected is for a request whose Host header, asked, is not the name
 // that the TLS connection was made to.
 func pageMisdirected(connected, asked string) page {

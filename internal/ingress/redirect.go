@@ -17,6 +17,8 @@ type redirector struct {
 	directory directory
 	// https are the addresses that serve https.
 	https []netip.AddrPort
+	// trouble is that of keeper.
+	trouble func(name string) error
 }
 
 // ServeHTTP implements http.Handler.
@@ -30,6 +32,11 @@ func (d redirector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case err != nil:
 		pageLookupFailed(name).serve(w, r)
+		return
+	}
+	if err := d.trouble(name); err != nil {
+		// Over https, a browser would say nothing of use.
+		pageNoCertificate(normalize(name), err).serve(w, r)
 		return
 	}
 	target := "https://" + normalize(name)

@@ -33,6 +33,10 @@ func (r *RegistrySource) Route(name string) (Route, bool, error) {
 	if err != nil {
 		return Route{Container: name, Broken: err}, true, nil
 	}
+	if record.Address.OnHost() {
+		// Its port 443 is that of the host, which is the ingress itself.
+		return Route{}, false, nil
+	}
 	route := Route{Container: name, Aliases: record.Aliases}
 	if route.Address, err = parseAddress(record.Address.IPv4); err != nil {
 		return Route{Container: name, Broken: err}, true, nil

@@ -67,6 +67,7 @@ func TestRegistrySource(t *testing.T) {
 	save(t, containers, registry.Container{Name: "shop", Aliases: []string{"www"}, Address: address})
 	save(t, containers, registry.Container{Name: "early"})
 	save(t, containers, registry.Container{Name: "untold", Address: address})
+	save(t, containers, registry.Container{Name: "onhost", Address: registry.Address{IPv4: "127.64.0.9", SSHPort: 61000}})
 	save(t, containers, registry.Container{Name: "bad4", Address: registry.Address{IPv4: "x"}})
 	save(t, containers, registry.Container{Name: "bad6", Address: registry.Address{IPv6: "x"}})
 	save(t, containers, registry.Container{Name: "corrupt"})
@@ -88,6 +89,7 @@ func TestRegistrySource(t *testing.T) {
 		{"bad4", true, true, Route{Container: "bad4"}},
 		{"bad6", true, true, Route{Container: "bad6"}},
 		{"corrupt", true, true, Route{Container: "corrupt"}},
+		{"onhost", false, false, Route{}},
 		{"other", false, false, Route{}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

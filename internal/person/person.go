@@ -160,32 +160,6 @@ func (p Person) start(action func() error) <-chan error {
 	return result
 }
 
-// become changes the rights of this thread for file accesses. setfsuid(2) drops
-// the capabilities that override permissions, and no others: with
-// CAP_SYS_PTRACE, say, files of other mount namespaces could be read below
-// /proc/PID/root. So all are dropped.
-func (p Person) become() error {
-	groups := p.Groups
-	if len(groups) == 0 {
-		groups = []uint32{p.GID}
-	}
-	if err := setThreadGroups(groups); err != nil {
-		return err
-	}
-	// setfsuid and setfsgid say nothing on failure: ask what holds now.
-	_, _ = unix.SetfsgidRetGid(int(p.GID))
-	_, _ = unix.SetfsuidRetUid(int(p.UID))
-	gid, err := unix.SetfsgidRetGid(-1)
-	if err != nil || gid != int(p.GID) {
-		return errors.Join(fmt.Errorf("setfsgid %d", p.GID), err)
-	}
-	uid, err := unix.SetfsuidRetUid(-1)
-	if err != nil || uid != int(p.UID) {
-		return errors.Join(fmt.Errorf("setfsuid %d", p.UID), err)
-	}
-	return dropThreadCapabilities()
-}
-
 // ReadFile reads a regular file of at most limit bytes.
 func (p Person) ReadFile(path string, limit int64) ([]byte, error) {
 	var content []byte

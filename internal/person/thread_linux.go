@@ -3,6 +3,8 @@
 package person
 
 import (
+	"errors"
+	"fmt"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,4 +31,30 @@ func dropThreadCapabilities() error {
 		sets[i].Effective, sets[i].Permitted, sets[i].Inheritable = 0, 0, 0
 	}
 	return unix.Capset(&header, &sets[0])
+}
+
+// become changes the rights of this thread for file accesses. setfsuid(2) drops
+// the capabilities that override permissions, and no others: with
+// CAP_SYS_PTRACE, say, files of other mount namespaces could be read below
+// /proc/PID/root. So all are dropped.
+func (p Person) become() error {
+	groups := p.Groups
+	if len(groups) == 0 {
+		groups = []uint32{p.GID}
+	}
+	if err := setThreadGroups(groups); err != nil {
+		return err
+	}
+	// setfsuid and setfsgid say nothing on failure: ask what holds now.
+	_, _ = unix.SetfsgidRetGid(int(p.GID))
+	_, _ = unix.SetfsuidRetUid(int(p.UID))
+	gid, err := unix.SetfsgidRetGid(-1)
+	if err != nil || gid != int(p.GID) {
+		return errors.Join(fmt.Errorf("setfsgid %d", p.GID), err)
+	}
+	uid, err := unix.SetfsuidRetUid(-1)
+	if err != nil || uid != int(p.UID) {
+		return errors.Join(fmt.Errorf("setfsuid %d", p.UID), err)
+	}
+	return dropThreadCapabilities()
 }

@@ -1,5 +1,5 @@
-// Package process names processes so that they cannot be mistaken for others:
-// by pid and start time. A pid alone is given out again when its process ends.
+//go:build linux
+
 package process
 
 import (
@@ -16,14 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// ID is one process of this boot. The zero ID names none.
-type ID struct {
-	PID int `json:"pid"`
-	// Start is when it was started, in clock ticks after boot: field 22 of
-	// /proc/PID/stat, see proc_pid_stat(5).
-	Start uint64 `json:"start"`
-}
 
 // Stat is what devhost reads of /proc/PID/stat.
 type Stat struct {

@@ -33,8 +33,12 @@ func (p *plain) Phase(phase Phase) {
 	repeated := p.phase == phase
 	p.phase = phase
 	p.mutex.Unlock()
-	if !repeated {
+	switch _, named := describe[phase]; {
+	case repeated:
+	case named:
 		p.print("%s: %s", phase, phase.description())
+	default:
+		p.print("%s", clean(phase.description()))
 	}
 }
 

@@ -104,7 +104,12 @@ func For(stream *os.File, quiet bool) Reporter {
 	case !term.IsTerminal(int(stream.Fd())) || os.Getenv("TERM") == "dumb":
 		return Plain(stream, time.Now)
 	}
-	return Live(stream, LiveOptions{
+	return Live(stream, liveOptions(stream))
+}
+
+// liveOptions describe a stream that is a terminal.
+func liveOptions(stream *os.File) LiveOptions {
+	return LiveOptions{
 		Width: func() int {
 			width, _, err := term.GetSize(int(stream.Fd()))
 			if err != nil || width <= 0 {
@@ -116,7 +121,7 @@ func For(stream *os.File, quiet bool) Reporter {
 		ASCII: !utf8Locale(os.Getenv),
 		Now:   time.Now,
 		Tick:  100 * time.Millisecond,
-	})
+	}
 }
 
 // utf8Locale says whether the terminal can be expected to show UTF-8.

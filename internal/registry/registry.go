@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -84,6 +85,9 @@ type Declared struct {
 	Ephemeral bool `json:"ephemeral,omitempty"`
 	// Expires says that it may be stopped and deleted when nobody uses it.
 	Expires bool `json:"expires,omitempty"`
+	// HostNetwork says that it is to have the host's network in place of one of
+	// its own; Address.OnHost tells which one it has.
+	HostNetwork bool `json:"hostNetwork,omitempty"`
 	// Binds are folders of the host that it sees.
 	Binds []Bind `json:"binds,omitempty"`
 }
@@ -185,6 +189,23 @@ type Address struct {
 	MAC  string `json:"mac"`
 	// HostInterface is the host's end of the container's virtual cable.
 	HostInterface string `json:"hostInterface"`
+	// SSHPort is where its sshd listens in the host's network, 0 in one of its
+	// own: there it is port 22.
+	SSHPort uint16 `json:"sshPort,omitempty"`
+}
+
+// OnHost tells whether the container has the host's network. IPv4 is then an
+// address of the host's loopback interface, and there is no cable.
+func (a Address) OnHost() bool { return a.SSHPort != 0 }
+
+// OnHostSSH is where its sshd listens in the host's network, and the zero value in
+// one of its own.
+func (a Address) OnHostSSH() netip.AddrPort {
+	address, err := netip.ParseAddr(a.IPv4)
+	if err != nil || !a.OnHost() {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(address, a.SSHPort)
 }
 
 // MemberKeys are all keys of members, without doubles, sorted.

@@ -74,6 +74,7 @@ func check(settings Settings, d *decoder) {
 	c.network(settings.Network)
 	c.expiry(settings.Expiry)
 	c.ingress(settings.Ingress)
+	c.certificates(settings)
 }
 
 func (c checker) domains(settings Settings) {
@@ -106,6 +107,7 @@ func (c checker) groups(path string, groups []string) {
 		usual := strings.HasPrefix(path, "adminGroups") && slices.Contains(Default().AdminGroups, group)
 		if _, err := user.LookupGroup(group); err != nil && !usual {
 			c.doubt(path, "there is no group %s on this host; make it with: groupadd --system %[1]s", group)
+			c.problems[len(c.problems)-1].OfHost = true
 		}
 	})
 }

@@ -39,8 +39,10 @@ type Declaration struct {
 	// Ephemeral empties its root folder at each start.
 	Ephemeral bool `json:"ephemeral"`
 	// Expiry lets it be stopped and deleted when nobody uses it.
-	Expiry         bool           `json:"expiry"`
-	Aliases        []string       `json:"aliases"`
+	Expiry  bool     `json:"expiry"`
+	Aliases []string `json:"aliases"`
+	// Network is NetworkPrivate, which a missing one is too, or NetworkHost.
+	Network        string         `json:"network"`
 	Environment    string         `json:"environment"`
 	AuthorizedKeys []string       `json:"authorizedKeys"`
 	Nesting        bool           `json:"nesting"`
@@ -49,6 +51,17 @@ type Declaration struct {
 	// Limits that are missing are those of a new container.
 	Limits DeclaredLimits `json:"limits"`
 }
+
+// The networks that a declared container can have.
+const (
+	// NetworkPrivate is one of its own, behind the host's packet filter.
+	NetworkPrivate = "private"
+	// NetworkHost is the host's own.
+	NetworkHost = "host"
+)
+
+// OnHost says whether it has the host's network.
+func (d Declaration) OnHost() bool { return d.Network == NetworkHost }
 
 // DeclaredPort is a port of the host that leads to one of the container.
 type DeclaredPort struct {
@@ -162,6 +175,7 @@ func (c checker) declarations(containers []Declaration) {
 		}
 		first[one.Name] = i
 		c.source(at, one)
+		c.networkOf(at, one)
 		each(at+".aliases", one.Aliases, func(path, alias string) {
 			if err := names.Alias(alias); err != nil {
 				c.at(path, "%v", err)
@@ -194,6 +208,29 @@ func (c checker) declarations(containers []Declaration) {
 		}
 		c.bindMounts(at+".bindMounts", one.BindMounts)
 		c.limits(at+".limits", one.Limits.Over(Limits{}))
+	}
+}
+
+// networkOf checks which network it has, and that it wants nothing that the host's
+// cannot give: the ingress and forwarded ports would lead to ports of the host.
+func (c checker) networkOf(at string, one Declaration) {
+	switch one.Network {
+	case "", NetworkPrivate:
+		return
+	case NetworkHost:
+	default:
+		c.at(at+".network", "%q is no network: it must be %q or %q", one.Network, NetworkPrivate, NetworkHost)
+		return
+	}
+	const remedy = "leave that out, or take the network \"private\""
+	if len(one.Aliases) > 0 {
+		c.at(at+".aliases", "with the host's network it has no port 443, and the ingress cannot serve it; %s", remedy)
+	}
+	if len(one.ForwardPorts) > 0 {
+		c.at(at+".forwardPorts", "with the host's network its ports are the host's own already; %s", remedy)
+	}
+	if one.Nesting {
+		c.at(at+".nesting", "container engines inside cannot make networks of their own in the host's; %s", remedy)
 	}
 }
 

@@ -29,6 +29,9 @@ type Problem struct {
 	Reason, Example string
 	// Warning says that the file can be used all the same.
 	Warning bool
+	// OfHost says that the file is good as such, and that this host lacks what
+	// it names: on another one, or later, it may be there.
+	OfHost bool
 }
 
 func (p Problem) String() string {

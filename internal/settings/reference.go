@@ -57,6 +57,12 @@ var keys = []key{
 	{"ingress", "What `devhost ingress` is started with.", ""},
 	{"ingress.httpPort", "The port that redirects to https.", `80`},
 	{"ingress.httpsPort", "The port of https.", `443`},
+	{"ingress.tls", "Where its certificates come from: `\"internal\"` (its own certificate authority, which browsers must be told to trust), `\"acme\"` (an ACME server such as Let's Encrypt, one for each name that is used) or `\"files\"` (`certificates`). See [certificates](network.md#certificates).", `"internal"`},
+	{"ingress.acme", "For `tls` `\"acme\"`. The server's terms of service are taken as agreed to.", ""},
+	{"ingress.acme.email", "Mail address of the account; `\"\"` for none.", `"admin@example.org"`},
+	{"ingress.acme.directory", "The server, by the URL of its directory; `\"\"` for Let's Encrypt.", `"https://acme-staging-v02.api.letsencrypt.org/directory"`},
+	{"ingress.acme.caFile", "PEM file with the certificates that a server of one's own is trusted by, for `directory`; `\"\"` for those that the host trusts.", ""},
+	{"ingress.certificates", "For `tls` `\"files\"`: PEM files, each `certificate` with its chain. They are read again when they change.", `[{"certificate": "/etc/devhost-tls/wildcard.crt", "key": "/etc/devhost-tls/wildcard.key"}]`},
 }
 
 var index = regexp.MustCompile(`\[\d+\]$`)

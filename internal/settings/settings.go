@@ -108,6 +108,11 @@ type Batou struct {
 type Ingress struct {
 	HTTPPort  uint16 `json:"httpPort"`
 	HTTPSPort uint16 `json:"httpsPort"`
+	// TLS is where its certificates come from.
+	TLS  TLSMode `json:"tls"`
+	ACME ACME    `json:"acme"`
+	// Certificates are what it shows with TLSFiles.
+	Certificates []CertificateFiles `json:"certificates"`
 }
 
 // Settings are those of one host.
@@ -159,6 +164,6 @@ func Default() Settings {
 			Enable: true, WarnAfter: Duration(5 * day), StopAfter: Duration(7 * day), DeleteAfter: Duration(30 * day), ArchiveFor: Duration(30 * day),
 		},
 		Batou:   Batou{Enable: true},
-		Ingress: Ingress{HTTPPort: 80, HTTPSPort: 443},
+		Ingress: Ingress{HTTPPort: 80, HTTPSPort: 443, TLS: TLSInternal},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,22 @@ func TestProblems(t *testing.T) {
 		"port":               {`{"version": 1, "ingress": {"httpPort": 70000}}`, `1:40: ingress.httpPort: it must be a whole number from 0 to 65535, not 70000; for example 80`},
 		"no port":            {`{"version": 1, "ingress": {"httpPort": 0}}`, `1:40: ingress.httpPort: 0 is no port to listen on; for example 80`},
 		"one port":           {`{"version": 1, "ingress": {"httpsPort": 80}}`, `1:41: ingress.httpsPort: 80 is ingress.httpPort too; for example 443`},
+		"TLS":                {`{"version": 1, "ingress": {"tls": "acem"}}`, `1:35: ingress.tls: "acem" is none of internal, acme, files; did you mean "acme"?; for example "internal"`},
+		"TLS unlike any":     {`{"version": 1, "ingress": {"tls": "letsencrypt"}}`, `1:35: ingress.tls: "letsencrypt" is none of internal, acme, files; for example "internal"`},
+		"ACME at home":       {`{"version": 1, "ingress": {"tls": "acme"}}`, `1:35: ingress.tls: "acme" needs publicAddress: without it names are those of this machine alone, for which no server signs; for example "internal"`},
+		"ACME inside":        {`{"version": 1, "publicAddress": "dev.lan", "ingress": {"tls": "acme"}}`, `1:33: publicAddress: no ACME server signs certificates for names below dev.lan: names below lan are not public; set publicAddress to a name that leads here from outside, or ingress.tls to "internal"; for example "dev.example.org"`},
+		"ACME for one word":  {`{"version": 1, "publicAddress": "dev.example.org", "domains": ["dev"], "ingress": {"tls": "acme"}}`, `1:64: domains[0]: no ACME server signs certificates for names below dev: it is a single word; set publicAddress to a name that leads here from outside, or ingress.tls to "internal"; for example "dev2.example.org"`},
+		"ACME on localhost": {`{"version": 1, "domains": ["dev.localhost"], "ingress": {"tls": "acme", "acme": {"directory": "https://ca.lan/dir"}}}`,
+			`1:28: domains[0]: no ACME server signs certificates for names below dev.localhost: names below localhost are each machine itself; set publicAddress to a name that leads here from outside, or ingress.tls to "internal"; for example "dev2.example.org"`},
+		"mail":               {`{"version": 1, "ingress": {"acme": {"email": "Admin <a@example.org>"}}}`, `1:46: ingress.acme.email: "Admin <a@example.org>" is no mail address; for example "admin@example.org"`},
+		"directory":          {`{"version": 1, "ingress": {"acme": {"directory": "ca.example.org"}}}`, `1:50: ingress.acme.directory: "ca.example.org" is no URL; for example "https://acme-staging-v02.api.letsencrypt.org/directory"`},
+		"directory's host":   {`{"version": 1, "ingress": {"acme": {"directory": "https://:443/dir"}}}`, `1:50: ingress.acme.directory: "https://:443/dir" is no URL; for example "https://acme-staging-v02.api.letsencrypt.org/directory"`},
+		"directory's port":   {`{"version": 1, "ingress": {"acme": {"directory": "https://ca.lan:99999/dir"}}}`, `1:50: ingress.acme.directory: "https://ca.lan:99999/dir" is no URL; for example "https://acme-staging-v02.api.letsencrypt.org/directory"`},
+		"directory's kind":   {`{"version": 1, "ingress": {"acme": {"directory": "http://ca.example.org/dir"}}}`, `1:50: ingress.acme.directory: "http://ca.example.org/dir" is no https URL of a directory: it must be https://HOST/PATH; for example "https://acme-staging-v02.api.letsencrypt.org/directory"`},
+		"roots of whom":      {`{"version": 1, "ingress": {"acme": {"caFile": "ca.pem"}}}`, "1:47: ingress.acme.caFile: \"ca.pem\" is no absolute path of a file\n1:47: ingress.acme.caFile: it is for a server of one's own, and ingress.acme.directory names none"},
+		"no files":           {`{"version": 1, "ingress": {"tls": "files", "certificates": []}}`, `1:35: ingress.tls: "files" needs ingress.certificates, which is empty; for example "internal"`},
+		"half of a pair":     {`{"version": 1, "ingress": {"tls": "files", "certificates": [{"certificate": "/a/../b.pem"}]}}`, "1:61: ingress.certificates[0].key: it is missing\n1:77: ingress.certificates[0].certificate: \"/a/../b.pem\" is no absolute path of a file"},
+		"typo in a pair":     {`{"version": 1, "ingress": {"tls": "files", "certificates": [{"certificat": "/b.pem", "key": "/k"}]}}`, `1:62: ingress.certificates[0].certificat: there is no such key; did you mean "ingress.certificates[0].certificate"?`},
 		"text for a switch":  {`{"version": 1, "allowNesting": "yes"}`, `1:32: allowNesting: it must be true or false, not a text; for example true`},
 		"domain":             {`{"version": 1, "publicAddress": "Dev.example.org"}`, `1:33: publicAddress: "Dev.example.org" cannot be a domain: in its part "Dev", it has upper-case letters; write it in lower case; a good one would be "dev.example.org"; for example "dev.example.org"`},
 		"element":            {"{\"version\": 1, \"domains\": [\n  \"a.example.org\",\n  7]}", `3:3: domains[1]: it must be a text in quotes, not a number; for example "dev2.example.org"`},
@@ -138,6 +155,32 @@ func TestWarnings(t *testing.T) {
 1:119: warning: domains[1]: a.org is there twice`
 	if diff := cmp.Diff(want, reported(problems)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	var ofHost []bool
+	for _, problem := range problems {
+		ofHost = append(ofHost, problem.OfHost)
+	}
+	if diff := cmp.Diff([]bool{true, true, false}, ofHost); diff != "" {
+		t.Errorf("what is this host's own matter (-want +got):\n%s", diff)
+	}
+	for name, test := range map[string]struct{ text, want string }{
+		"ports that are not asked": {
+			`{"version": 1, "publicAddress": "dev.example.org", "ingress": {"httpPort": 8080, "httpsPort": 8443, "tls": "acme"}}`,
+			"1:108: warning: ingress.tls: ACME servers ask at port 80 or 443, and the ingress listens at neither: one of them must be forwarded to it",
+		},
+		"a server of nobody":       {`{"version": 1, "ingress": {"acme": {"email": "a@example.org"}}}`, `1:36: warning: ingress.acme: it has no effect, because ingress.tls is "internal"`},
+		"certificates for nothing": {`{"version": 1, "ingress": {"certificates": [{"certificate": "/c", "key": "/k"}]}}`, `1:44: warning: ingress.certificates: it has no effect, because ingress.tls is "internal"`},
+		"a server inside":          {`{"version": 1, "publicAddress": "dev.lan", "ingress": {"tls": "acme", "acme": {"directory": "https://ca.lan/dir", "caFile": "/etc/ca.pem"}}}`, ""},
+		"staging":                  {`{"version": 1, "publicAddress": "dev.example.org", "ingress": {"tls": "acme", "acme": {"directory": "https://acme-staging-v02.api.letsencrypt.org/directory"}}}`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The group devhost is not on every host.
+			_, problems := Parse([]byte(test.text))
+			problems = slices.DeleteFunc(problems, func(problem Problem) bool { return strings.HasPrefix(problem.Key, "allowedGroups") })
+			if diff := cmp.Diff(test.want, reported(problems)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

@@ -47,18 +47,19 @@ func (f Files) KnownHosts() string { return filepath.Join(f.Host, knownHostsFile
 func (f Files) Config() string { return filepath.Join(f.Host, configFile) }
 
 // Ensure makes the key pair and the host key where they are missing, and
-// writes known_hosts and config for the address. Existing keys are kept.
-func (f Files) Ensure(name, address string) error {
+// writes known_hosts and config for the address and the port, 0 for ssh's own.
+// Existing keys are kept.
+func (f Files) Ensure(name, address string, port uint16) error {
 	if err := os.MkdirAll(f.Host, 0o700); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(f.Guest, "ssh"), 0o755); err != nil {
 		return err
 	}
-	if _, err := ensureKey(f.Identity(), "devhost "+name); err != nil {
+	if _, err := EnsureKey(f.Identity(), "devhost "+name); err != nil {
 		return err
 	}
-	hostKey, err := ensureKey(filepath.Join(f.Guest, hostKeyFile), name)
+	hostKey, err := EnsureKey(filepath.Join(f.Guest, hostKeyFile), name)
 	if err != nil {
 		return err
 	}
@@ -67,13 +68,16 @@ func (f Files) Ensure(name, address string) error {
 	if err := writeIfChanged(f.KnownHosts(), []byte(line), 0o600); err != nil {
 		return err
 	}
-	config := RenderConfig(name, address, HumanUser, f.Identity(), f.KnownHosts())
+	config := RenderConfig(name, address, port, HumanUser, f.Identity(), f.KnownHosts())
 	return writeIfChanged(f.Config(), []byte(config), 0o600)
 }
 
 // RenderConfig is a ssh_config(5) block for one container. Host keys are
-// checked against knownHosts under the container's name.
-func RenderConfig(name, address, user, identity, knownHosts string) string {
+// checked against knownHosts under the container's name. Port 0 is ssh's own.
+func RenderConfig(name, address string, port uint16, user, identity, knownHosts string) string {
+	if port != 0 {
+		address += fmt.Sprintf("\n  Port %d", port)
+	}
 	return fmt.Sprintf(`Host %s
   HostName %s
   User %s
@@ -96,9 +100,9 @@ func configValue(value string) string {
 	return value
 }
 
-// ensureKey returns the public half of the key at path and makes the key pair
+// EnsureKey returns the public half of the key at path and makes the key pair
 // if there is none, or one that was half written.
-func ensureKey(path, comment string) (ssh.PublicKey, error) {
+func EnsureKey(path, comment string) (ssh.PublicKey, error) {
 	if data, err := os.ReadFile(path); err == nil {
 		if signer, err := ssh.ParsePrivateKey(data); err == nil {
 			return signer.PublicKey(), nil

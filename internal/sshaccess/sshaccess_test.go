@@ -17,7 +17,7 @@ const (
 
 func TestEnsureKeepsKeysAndPinsTheHostKey(t *testing.T) {
 	files := Files{Host: filepath.Join(t.TempDir(), "ssh"), Guest: t.TempDir()}
-	if err := files.Ensure("demo", "10.1.2.3"); err != nil {
+	if err := files.Ensure("demo", "10.1.2.3", 0); err != nil {
 		t.Fatal(err)
 	}
 	read := func(path string) string {
@@ -28,7 +28,7 @@ func TestEnsureKeepsKeysAndPinsTheHostKey(t *testing.T) {
 		return string(data)
 	}
 	identity, hostKey := read(files.Identity()), read(filepath.Join(files.Guest, hostKeyFile))
-	if err := files.Ensure("demo", "10.1.2.4"); err != nil {
+	if err := files.Ensure("demo", "10.1.2.4", 0); err != nil {
 		t.Fatal(err)
 	}
 	if identity != read(files.Identity()) || hostKey != read(filepath.Join(files.Guest, hostKeyFile)) {
@@ -39,8 +39,14 @@ func TestEnsureKeepsKeysAndPinsTheHostKey(t *testing.T) {
 	if diff := cmp.Diff(append([]string{"demo"}, want...), got); diff != "" {
 		t.Errorf("known_hosts (-want +got):\n%s", diff)
 	}
-	if config := read(files.Config()); !strings.Contains(config, "HostName 10.1.2.4\n") {
+	if config := read(files.Config()); !strings.Contains(config, "HostName 10.1.2.4\n  User ") {
 		t.Errorf("the config was not updated:\n%s", config)
+	}
+	if err := files.Ensure("demo", "127.64.0.9", 61022); err != nil {
+		t.Fatal(err)
+	}
+	if config := read(files.Config()); !strings.Contains(config, "HostName 127.64.0.9\n  Port 61022\n  User ") {
+		t.Errorf("the config has no port:\n%s", config)
 	}
 	for _, secret := range []string{files.Identity(), filepath.Join(files.Guest, hostKeyFile)} {
 		info, err := os.Stat(secret)
@@ -58,7 +64,7 @@ func TestEnsureReplacesAHalfWrittenKey(t *testing.T) {
 	if err := os.WriteFile(files.Identity(), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := files.Ensure("demo", "10.1.2.3"); err != nil {
+	if err := files.Ensure("demo", "10.1.2.3", 0); err != nil {
 		t.Fatal(err)
 	}
 	if data, _ := os.ReadFile(files.Identity()); len(data) == 0 {
@@ -68,7 +74,7 @@ func TestEnsureReplacesAHalfWrittenKey(t *testing.T) {
 
 func TestAuthorizeGivesMembersTheHumanUserOnly(t *testing.T) {
 	files := Files{Host: t.TempDir(), Guest: t.TempDir()}
-	if err := files.Ensure("demo", "10.1.2.3"); err != nil {
+	if err := files.Ensure("demo", "10.1.2.3", 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := files.Authorize([]string{"s-dev"}, []string{keyA}); err != nil {

@@ -5,7 +5,8 @@
 #   name                        the container's name, also its host name
 #   hosts                       names that change while it runs (hosts(5)): its own, and those of its peers
 #   resolv.conf                 the host's resolvers
-#   network/                    systemd-networkd's files for the interface host0
+#   network/                    systemd-networkd's files for the interface host0; none in the host's network
+#   sshd.conf                   where sshd listens in the host's network; missing in one of its own
 #   authorized_keys/USER        public keys that may log in as USER
 #   ssh/ssh_host_ed25519_key    the host key
 #   notice                      what people are told at login; missing where there is nothing to say
@@ -20,6 +21,7 @@
     ./names.nix
     ./nesting.nix
     ./network.nix
+    ./nix-ld.nix
     ./ssh.nix
     ./users.nix
   ];

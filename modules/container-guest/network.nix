@@ -16,6 +16,10 @@ in
       services.resolved.enable = guestDefault false;
       systemd.network.enable = lib.mkForce true;
 
+      # In the host's network networkd has nothing to do, and keeps off by itself; this would
+      # wait for it in vain.
+      systemd.services.systemd-networkd-wait-online.unitConfig.ConditionCapability = "CAP_NET_ADMIN";
+
       environment.etc."systemd/network".source = "${hostFolder}/network";
       environment.etc."resolv.conf".source = guestDefault "${hostFolder}/resolv.conf";
     }

@@ -7,6 +7,17 @@
       description = "Account that runs the application. Its home is `/srv/<name>`.";
     };
 
+    nixLd.enable = lib.mkOption {
+      type = lib.types.bool;
+      default = false;
+      example = true;
+      description = ''
+        Whether programs that were made for other distributions find a loader, by NixOS'
+        `programs.nix-ld` (22.05 and newer), whose options say which libraries they find. On
+        channels/offline they do in any case: its programs are the host's own.
+      '';
+    };
+
     selfSignedCertificate = {
       enable = lib.mkEnableOption "a TLS certificate that the container signs itself at first start, for services behind the host's ingress";
 

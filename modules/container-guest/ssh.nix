@@ -3,6 +3,9 @@
 let
   inherit (import ./lib.nix { inherit lib options; }) guestDefault hostFolder isFlyingCircus;
 
+  # In the host's network sshd has a port of its own. Without such a file nothing is included.
+  place = "Include ${hostFolder}/sshd.conf";
+
   # Tools open many connections at once; sshd's own limit drops some of them at random.
   maxStartups = "100:30:200";
 
@@ -35,10 +38,12 @@ in
           MaxStartups = guestDefault maxStartups;
           PerSourcePenalties = lib.mkIf hasPenalties (guestDefault false);
         };
+        # Before what ends in a Match block.
+        services.openssh.extraConfig = lib.mkBefore place;
       } else {
         services.openssh.passwordAuthentication = guestDefault false;
         # Before the platform's own lines: those end in a Match block.
-        services.openssh.extraConfig = lib.mkBefore "MaxStartups ${maxStartups}";
+        services.openssh.extraConfig = lib.mkBefore "MaxStartups ${maxStartups}\n${place}";
       }
     )
     (lib.optionalAttrs (!(options.services.openssh ? settings)) (

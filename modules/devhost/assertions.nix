@@ -19,6 +19,14 @@ let
     (_: container: lib.count (source: source != null) [ container.channel container.flake container.config ] != 1)
     cfg.containers);
 
+  # Declared containers that want of the host's network what it cannot give.
+  onHost = option: empty: lib.attrNames (lib.filterAttrs
+    (_: container: container.network == "host" && container.${option} != empty)
+    cfg.containers);
+  notOnHost = option: empty: why: check (onHost option empty == [ ]) ''
+    with network = "host" ${why}; remove ${option}, or set network = "private", in
+    ${lib.concatMapStringsSep ", " (name: "services.devhost.containers.${name}") (onHost option empty)}'';
+
   check = assertion: message: {
     inherit assertion;
     message = "services.devhost: ${message}";
@@ -60,6 +68,14 @@ in
 
     (check (cfg.ingress.httpPort != cfg.ingress.httpsPort) ''
       ingress.httpPort and ingress.httpsPort are both ${toString cfg.ingress.httpPort}; change one of them'')
+    (check (cfg.ingress.tls != "acme" || cfg.publicAddress != "" || cfg.domains != [ ]) ''
+      an ACME server signs for names that lead here from outside, and there are none; set
+      services.devhost.publicAddress'')
+    (check (cfg.ingress.tls != "files" || cfg.ingress.certificates != [ ]) ''
+      ingress.tls = "files" has no files; set services.devhost.ingress.certificates'')
+    (check (cfg.ingress.tls == "files" || cfg.ingress.certificates == [ ]) ''
+      ingress.certificates are shown to nobody while ingress.tls is "${cfg.ingress.tls}"; set
+      services.devhost.ingress.tls = "files"'')
     (check (!cfg.network.ipv6Routed || cfg.network.ipv6Pool != "") ''
       network.ipv6Routed does not say which prefix is routed to this host; set
       services.devhost.network.ipv6Pool'')
@@ -67,5 +83,8 @@ in
     (check (unclear == [ ]) ''
       it must be said once where the system of a declared container comes from; set one of channel, flake
       and config of ${lib.concatMapStringsSep ", " (name: "services.devhost.containers.${name}") unclear}'')
+    (notOnHost "aliases" [ ] "a container has no port 443, and the ingress cannot serve it")
+    (notOnHost "forwardPorts" [ ] "a container's ports are the host's own already")
+    (notOnHost "nesting" false "container engines inside cannot make networks of their own")
   ];
 }

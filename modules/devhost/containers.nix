@@ -40,7 +40,7 @@ let
   values = lib.mapAttrsToList
     (name: container: {
       inherit name;
-      inherit (container) autoStart ephemeral expiry aliases environment authorizedKeys nesting forwardPorts;
+      inherit (container) autoStart ephemeral expiry aliases environment authorizedKeys nesting network forwardPorts;
       channel = orNone (if container.flake != null then container.flake else container.channel);
       system = if container.config == null then "" else "${(evaluated container).system}";
       provision = if container.config == null then provisionOf name container.provision else "";

@@ -8,6 +8,8 @@ let
   duration = matching "([0-9]+[wdhms])+" "length of time, such as \"1w2d\" or \"36h\"";
   ports = types.either types.port (matching "[0-9]+-[0-9]+" "range, such as \"1024-2047\"");
   group = matching "[A-Za-z0-9_.+@\\\\ -]+" "name of a group";
+  # As a text: a path would be copied to the store, where everybody reads it.
+  absolute = matching "/.+" "absolute path in quotes";
   number = types.either types.ints.unsigned types.float;
 
   limits = about: {
@@ -130,6 +132,18 @@ let
       type = types.bool;
       default = false;
       description = "Whether container engines such as docker work inside, which costs some isolation.";
+    };
+    network = mkOption {
+      type = types.enum [ "private" "host" ];
+      default = "private";
+      description = ''
+        `"private"` for a network of its own, or `"host"` for that of the host: then what it
+        serves is served by the host, on ports from 1024 on, it reaches every service of the host
+        that listens on localhost, and all containers, and the packet filter does not hold for
+        it. It sets up no interface, route or filter. Its sshd has a loopback address and a port
+        of its own; {command}`devhost ssh` finds it. It has no {option}`aliases`,
+        {option}`forwardPorts` or {option}`nesting`. A change takes effect when it is started next.
+      '';
     };
     forwardPorts = mkOption {
       type = types.listOf (types.submodule {
@@ -390,6 +404,67 @@ in
         type = types.port;
         default = 443;
         description = "The port of https.";
+      };
+      tls = mkOption {
+        type = types.enum [ "internal" "acme" "files" ];
+        default = "internal";
+        example = "acme";
+        description = ''
+          Where certificates come from: `"internal"` is an own certificate authority, which
+          browsers must be told to trust; `"acme"` an ACME server such as Let's Encrypt, that
+          makes one for each name when it is first asked for; `"files"` is
+          {option}`services.devhost.ingress.certificates`.
+        '';
+      };
+      acme = {
+        email = mkOption {
+          type = types.str;
+          default = "";
+          example = "admin@example.org";
+          description = ''
+            Mail address of the account at the ACME server; `""` for none. With
+            `tls = "acme"`, the server's terms of service are taken as agreed to.
+          '';
+        };
+        directory = mkOption {
+          type = types.either (types.enum [ "" ]) (matching "https://.+" "https URL");
+          default = "";
+          example = "https://acme-staging-v02.api.letsencrypt.org/directory";
+          description = "The ACME server, by the URL of its directory; `\"\"` for Let's Encrypt.";
+        };
+        caFile = mkOption {
+          type = types.either (types.enum [ "" ]) types.path;
+          default = "";
+          example = "/etc/ssl/own-ca.pem";
+          description = ''
+            PEM file with the certificates that an ACME server of one's own is trusted by; `""`
+            for those that the host trusts ({option}`security.pki.certificateFiles`).
+          '';
+        };
+      };
+      certificates = mkOption {
+        type = types.listOf (types.submodule {
+          options = {
+            certificate = mkOption {
+              type = absolute;
+              example = "/var/lib/acme/dev.example.org/fullchain.pem";
+              description = "PEM file with a certificate, followed by its chain.";
+            };
+            key = mkOption {
+              type = absolute;
+              example = "/var/lib/acme/dev.example.org/key.pem";
+              description = "PEM file with its private key.";
+            };
+          };
+        });
+        default = [ ];
+        example = [{ certificate = "/var/lib/acme/dev.example.org/fullchain.pem"; key = "/var/lib/acme/dev.example.org/key.pem"; }];
+        description = ''
+          What is shown with `tls = "files"`; the first of those that are for a name, a valid one
+          if there is one. Files are read again when they change. For those in the `directory` of
+          a certificate in {option}`security.acme.certs`, the ingress starts after that
+          certificate's unit, as a member of its group.
+        '';
       };
     };
 

@@ -10,7 +10,10 @@ let
       publicAddress domains allowedGroups adminGroups allowedChannels allowedURIs authorizedKeys
       defaults maximum allowNesting expiry batou;
     network = cfg.network // { forwardPorts = map toString cfg.network.forwardPorts; };
-    ingress = { inherit (cfg.ingress) httpPort httpsPort; };
+    ingress = {
+      inherit (cfg.ingress) httpPort httpsPort tls certificates;
+      acme = cfg.ingress.acme // { caFile = "${cfg.ingress.acme.caFile}"; };
+    };
   };
 
   # A build machine of another kind cannot run the host's program.

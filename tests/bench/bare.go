@@ -69,7 +69,7 @@ func (h *bareHost) prepare() error {
 		return err
 	}
 	keys := sshaccess.Files{Host: h.layout.SSH(h.name), Guest: h.layout.Guest(h.name)}
-	if err := errors.Join(keys.Ensure(h.name, h.address.IPv4), keys.Authorize([]string{"s-dev"}, nil)); err != nil {
+	if err := errors.Join(keys.Ensure(h.name, h.address.IPv4, 0), keys.Authorize([]string{"s-dev"}, nil)); err != nil {
 		return err
 	}
 	files, err := plan.GuestFiles(h.name, h.address, []container.Host{{Name: h.name, IPv4: h.address.IPv4, IPv6: h.address.IPv6}})

@@ -22,11 +22,12 @@ type batou struct {
 
 const channelURL = "file:///srv/nixexprs.tar.xz"
 
-// batouChannel puts a channel of Flying Circus' shape into the box.
-func batouChannel(t *testing.T, h *box.Host) {
+// batouChannel puts a channel of Flying Circus' shape into the box, made of one
+// that is there.
+func batouChannel(t *testing.T, h *box.Host, channel string) {
 	t.Helper()
 	h.Copy(filepath.Join(box.Sources(), "internal/channel/testdata/fc-channel"), "/srv/fc-channel")
-	h.Must("root", "/srv/fc-channel/assemble /srv/channels/offline /srv/release && tar -C /srv -cJf /srv/nixexprs.tar.xz release && chmod 0644 /srv/nixexprs.tar.xz")
+	h.Must("root", "/srv/fc-channel/assemble "+channel+" /srv/release && tar -C /srv -cJf /srv/nixexprs.tar.xz release && chmod 0644 /srv/nixexprs.tar.xz")
 }
 
 // newBatou writes the ssh_config that batou writes, but for its key.
@@ -115,7 +116,7 @@ func (b *batou) deploy() {
 func TestBatou(t *testing.T) {
 	needsFullRun(t)
 	h := box.Start(t)
-	batouChannel(t, h)
+	batouChannel(t, h, "/srv/channels/offline")
 
 	t.Run("containers", func(t *testing.T) {
 		h := h.With(t)

@@ -20,8 +20,9 @@ type Host struct {
 	T testing.TB
 }
 
-// commandLimit is far more than any command of a test takes.
-const commandLimit = 4 * time.Minute
+// commandLimit is far more than any command of a test takes, such as the build of
+// a NixOS system while others use the machine.
+const commandLimit = 15 * time.Minute
 
 // Start boots a box on which an admin has installed devhost, and removes it at
 // the end of the test.

@@ -240,6 +240,21 @@ let
       skopeo = placeholder "skopeo" // {
         policy = self.writeTextDir "default-policy.json" (builtins.toJSON { default = [{ type = "insecureAcceptAnything"; }]; });
       };
+      # Its units run the program with its PATH.
+      podman = finish { inherit (host.podman) pname version meta; } (self.symlinkJoin {
+        name = "podman";
+        paths = [
+          before.podman
+          (links "podman-more" [
+            { from = "/usr/lib/systemd/system"; files = [ "podman*" ]; to = "lib/systemd/system"; copy = true; }
+            { from = "/usr/lib/systemd/user"; files = [ "podman*" ]; to = "lib/systemd/user"; copy = true; }
+            { from = "/usr/lib/tmpfiles.d"; files = [ "podman.conf" ]; to = "lib/tmpfiles.d"; copy = true; }
+          ])
+        ];
+        postBuild = "sed -i 's,/usr/bin/podman,${before.podman}/bin/podman,' $out/lib/systemd/*/podman*";
+      });
+      # podman looks whether it is there; its networks are netavark's.
+      cni-plugins = runCommand "cni-plugins" { } "mkdir -p $out/bin";
       libcap = named "libcap" [ "capsh" "getcap" "setcap" "getpcaps" ];
       logrotate = links "logrotate" [{ from = "/usr/sbin"; files = [ "logrotate" ]; to = "bin"; } { from = "/usr/sbin"; files = [ "logrotate" ]; to = "sbin"; }];
       mkpasswd = named "whois" [ "mkpasswd" ];
@@ -286,6 +301,7 @@ let
               { from = "/usr/lib/tmpfiles.d"; to = "example/tmpfiles.d"; copy = true; }
               { from = "/usr/lib/sysctl.d"; to = "example/sysctl.d"; copy = true; }
               { from = "/usr/lib/systemd"; to = "lib/systemd"; }
+              { from = "/usr/bin"; files = [ "machinectl" ]; to = "bin"; }
               { from = "/usr/lib/*/security"; files = [ "pam_systemd*.so" ]; to = "lib/security"; }
               { from = "/usr/share/dbus-1/system.d"; files = [ "org.freedesktop.*" ]; to = "share/dbus-1/system.d"; }
               { from = "/usr/share/dbus-1/system-services"; files = [ "org.freedesktop.*" ]; to = "share/dbus-1/system-services"; }

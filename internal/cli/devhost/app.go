@@ -4,7 +4,6 @@ package devhost
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -18,8 +17,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
-	"devhost/internal/names"
 	"devhost/internal/registry"
 	"devhost/internal/settings"
 )
@@ -114,10 +113,10 @@ be run or found.`,
 		Writer:                 a.streams.Out,
 		ErrWriter:              a.streams.Err,
 		ExitErrHandler:         func(*cli.Context, error) {},
-		OnUsageError:           explainFlag,
+		OnUsageError:           cliargs.OnUsageError,
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return unknownCommand(c)
+				return cliargs.UnknownCommand(c, c.App.VisibleCommands(), "")
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -126,7 +125,7 @@ be run or found.`,
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
 			&cli.BoolFlag{Name: "debug", EnvVars: []string{"DEVHOST_DEBUG"}, Usage: "log what is done, on standard error"},
 		},
-		Commands: []*cli.Command{
+		Commands: append([]*cli.Command{
 			a.ensureCommand(),
 			a.listCommand(), a.statusCommand(), a.ipCommand(),
 			a.startCommand(), a.stopCommand(), a.restartCommand(), a.destroyCommand(),
@@ -135,8 +134,8 @@ be run or found.`,
 			a.cloneCommand(), a.renameCommand(), a.snapshotCommand(),
 			a.generationsCommand(), a.rollbackCommand(), a.diffCommand(),
 			a.ingressCommand(), a.doctorCommand(), a.hostCommand(),
-			a.completionCommand(), a.manCommand(), a.superviseCommand(), a.repairCommand(), a.refreshCommand(), a.bootCommand(),
-		},
+			a.superviseCommand(), a.repairCommand(), a.refreshCommand(), a.bootCommand(),
+		}, cliargs.Documents("devhost", 8, a.streams.Out)...),
 	}
 	a.guard(command.Commands, "")
 	commands := slices.Clone(command.Commands)
@@ -144,7 +143,7 @@ be run or found.`,
 		commands = append(commands, sub.Subcommands...)
 	}
 	for _, sub := range commands {
-		sub.OnUsageError = explainFlag
+		sub.OnUsageError = cliargs.OnUsageError
 		// Else "devhost ensure help" would not be about a container named help.
 		sub.HideHelpCommand = true
 		if sub.BashComplete == nil && strings.HasPrefix(sub.ArgsUsage, "NAME") {
@@ -154,133 +153,10 @@ be run or found.`,
 	return command
 }
 
-func unknownCommand(c *cli.Context) error {
-	name := c.Args().First()
-	var known []string
-	for _, command := range c.App.VisibleCommands() {
-		known = append(known, command.Names()...)
-	}
-	text := fmt.Sprintf("there is no command %q", name)
-	if meant := names.Closest(name, known); meant != "" {
-		text += fmt.Sprintf("; did you mean %q?", meant)
-	}
-	return &usageError{err: errors.New(text + " See: devhost --help")}
-}
-
-// explainFlag says what is wrong with a flag, as people write flags.
-func explainFlag(c *cli.Context, err error, isSubcommand bool) error {
-	var command string
-	known, unknown := c.App.VisibleFlags(), "there is no option "
-	if isSubcommand {
-		command, known = commandName(c), c.Command.VisibleFlags()
-		unknown = command + " has no option "
-	}
-	text := err.Error()
-	if flag, ok := strings.CutPrefix(text, "flag provided but not defined: -"); ok {
-		var spelled []string
-		for _, flag := range known {
-			spelled = append(spelled, flag.Names()...)
-		}
-		text = unknown + withDashes(flag)
-		if meant := names.Closest(flag, spelled); meant != "" {
-			text += fmt.Sprintf("; did you mean %s?", withDashes(meant))
-		}
-	} else if flag, ok := strings.CutPrefix(text, "flag needs an argument: -"); ok {
-		text = fmt.Sprintf("the option %s needs a value", withDashes(flag))
-	} else if start, rest, ok := strings.Cut(text, " for flag -"); ok {
-		flag, reason, _ := strings.Cut(rest, ": ")
-		text = fmt.Sprintf("%s for %s: %s", start, withDashes(flag), reason)
-	}
-	return &usageError{command: command, help: command == "", err: errors.New(text)}
-}
-
-func withDashes(flag string) string {
-	if len(flag) == 1 {
-		return "-" + flag
-	}
-	return "--" + flag
-}
-
-// reorder puts the flags of a command before its arguments, so that
-// "devhost ensure demo --channel X" works as people type it, and global flags
-// before the command. exec, ssh and
-// supervise end their flags at the first argument.
+// reorder puts flags where urfave/cli looks for them. exec and ssh end their flags
+// at the first argument.
 func (a *app) reorder(command *cli.App, args []string) []string {
-	global := takesValue(command.Flags)
-	position := 1
-	for position < len(args) && strings.HasPrefix(args[position], "-") && args[position] != "--" {
-		name, hasValue := flagName(args[position])
-		position++
-		if global[name] && !hasValue {
-			position++
-		}
-	}
-	if position >= len(args) {
-		return args
-	}
-	sub, words := command.Command(args[position]), 1
-	if sub != nil && len(sub.Subcommands) > 0 && position+1 < len(args) {
-		// A group: its commands are two words long.
-		name := args[position+1]
-		words = 2
-		if i := slices.IndexFunc(sub.Subcommands, func(one *cli.Command) bool { return one.HasName(name) }); i >= 0 {
-			sub = sub.Subcommands[i]
-		}
-	}
-	if sub == nil || sub.SkipFlagParsing || sub.Name == "exec" || sub.Name == "ssh" || len(sub.Subcommands) > 0 {
-		return args
-	}
-	own := takesValue(sub.Flags)
-	var globals, flags, arguments []string
-	rest := args[position+words:]
-	for i := 0; i < len(rest); i++ {
-		argument := rest[i]
-		if argument == "--" {
-			arguments = append(arguments, rest[i:]...)
-			break
-		}
-		if !strings.HasPrefix(argument, "-") || argument == "-" {
-			arguments = append(arguments, argument)
-			continue
-		}
-		name, hasValue := flagName(argument)
-		place, valued := &flags, own[name]
-		if _, isOwn := own[name]; !isOwn {
-			if _, isGlobal := global[name]; isGlobal {
-				place, valued = &globals, global[name]
-			}
-		}
-		*place = append(*place, argument)
-		if valued && !hasValue {
-			if i++; i == len(rest) {
-				// Its value is missing: an argument put behind it would become it.
-				arguments = nil
-				break
-			}
-			*place = append(*place, rest[i])
-		}
-	}
-	reordered := append(append([]string{}, args[:position]...), globals...)
-	reordered = append(append(reordered, args[position:position+words]...), flags...)
-	return append(reordered, arguments...)
-}
-
-// flagName is the name of a flag as it was typed.
-func flagName(argument string) (name string, hasValue bool) {
-	name, _, hasValue = strings.Cut(strings.TrimLeft(argument, "-"), "=")
-	return name, hasValue
-}
-
-// takesValue tells for each name of the flags whether a value follows.
-func takesValue(flags []cli.Flag) map[string]bool {
-	valued := map[string]bool{}
-	for _, flag := range flags {
-		_, isBool := flag.(*cli.BoolFlag)
-		for _, name := range flag.Names() {
-			valued[name] = !isBool
-		}
-	}
-	return valued
+	return cliargs.Reorder(command, args, "exec", "ssh")
 }
 
 // layout is the state folder's layout. As root it must be root's alone.
@@ -290,7 +166,7 @@ func (a *app) layout(c *cli.Context) (registry.Layout, error) {
 		return layout, err
 	}
 	if err := layout.CheckTrusted(); err != nil {
-		return layout, &usageError{err: err}
+		return layout, &cliargs.UsageError{Err: err}
 	}
 	speaker, _, err := caller()
 	if err != nil {
@@ -298,7 +174,7 @@ func (a *app) layout(c *cli.Context) (registry.Layout, error) {
 	}
 	if speaker.UID != 0 {
 		if err := layout.CheckKnown(); err != nil {
-			return layout, &usageError{err: err}
+			return layout, &cliargs.UsageError{Err: err}
 		}
 	}
 	return layout, nil
@@ -329,24 +205,17 @@ func (a *app) completeNames(c *cli.Context) {
 	}
 }
 
-// commandName is the command as people type it behind the program's name, such
-// as "snapshot list".
-func commandName(c *cli.Context) string {
-	_, name, _ := strings.Cut(c.Command.HelpName, " ")
-	return name
-}
-
 // oneName is the only argument of most commands.
 func oneName(c *cli.Context) (string, error) {
 	if c.Args().Len() != 1 {
-		return "", &usageError{command: commandName(c), err: fmt.Errorf("give the name of one container: %s %s", c.Command.HelpName, c.Command.ArgsUsage)}
+		return "", &cliargs.UsageError{Command: cliargs.CommandName(c), Err: fmt.Errorf("give the name of one container: %s %s", c.Command.HelpName, c.Command.ArgsUsage)}
 	}
 	return c.Args().First(), nil
 }
 
 func noArguments(c *cli.Context) error {
 	if c.Args().Present() {
-		return &usageError{command: commandName(c), err: fmt.Errorf("%s takes no arguments, but was given %q", commandName(c), c.Args().First())}
+		return &cliargs.UsageError{Command: cliargs.CommandName(c), Err: fmt.Errorf("%s takes no arguments, but was given %q", cliargs.CommandName(c), c.Args().First())}
 	}
 	return nil
 }

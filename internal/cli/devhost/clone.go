@@ -7,6 +7,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
 	"devhost/internal/registry"
 )
@@ -14,7 +15,7 @@ import (
 // twoNames are the only arguments of a command.
 func twoNames(c *cli.Context, command, what string) (one, other string, err error) {
 	if c.Args().Len() != 2 {
-		return "", "", &usageError{command: command, err: fmt.Errorf("%s: devhost %s %s", what, command, c.Command.ArgsUsage)}
+		return "", "", &cliargs.UsageError{Command: command, Err: fmt.Errorf("%s: devhost %s %s", what, command, c.Command.ArgsUsage)}
 	}
 	return c.Args().Get(0), c.Args().Get(1), nil
 }
@@ -62,7 +63,7 @@ func (a *app) clone(c *cli.Context) error {
 	}
 	request.Owner = owner
 	if _, request.AccountKeys, err = a.memberKeys(c, container.EnsureRequest{Caller: person}); err != nil {
-		return &usageError{command: "clone", err: err}
+		return &cliargs.UsageError{Command: "clone", Err: err}
 	}
 	began := time.Now()
 	result, err := manager.Clone(c.Context, request)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
 	"devhost/internal/execx"
 	"devhost/internal/registry"
@@ -66,7 +67,7 @@ func (a *app) dialectApp(name, usage, description string, commands ...*cli.Comma
 		Version: Version, HideVersion: true, HideHelpCommand: true,
 		Writer: a.streams.Out, ErrWriter: a.streams.Err,
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   explainFlag,
+		OnUsageError:   cliargs.OnUsageError,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "state-dir", Value: registry.DefaultStateDir, EnvVars: []string{"DEVHOST_STATE_DIR"}, Hidden: true},
 			&cli.BoolFlag{Name: "debug", EnvVars: []string{"DEVHOST_DEBUG"}, Hidden: true},
@@ -76,14 +77,14 @@ func (a *app) dialectApp(name, usage, description string, commands ...*cli.Comma
 	if len(commands) > 0 {
 		command.Action = func(c *cli.Context) error {
 			if !c.Args().Present() {
-				return &usageError{err: fmt.Errorf("need to specify an action: %s", strings.Join(actionsOf(c.App), ", "))}
+				return &cliargs.UsageError{Err: fmt.Errorf("need to specify an action: %s", strings.Join(actionsOf(c.App), ", "))}
 			}
-			return &usageError{err: fmt.Errorf("there is no action %q; there are: %s", c.Args().First(), strings.Join(actionsOf(c.App), ", "))}
+			return &cliargs.UsageError{Err: fmt.Errorf("there is no action %q; there are: %s", c.Args().First(), strings.Join(actionsOf(c.App), ", "))}
 		}
 		a.guard(command.Commands, name+" ")
 	}
 	for _, sub := range command.Commands {
-		sub.OnUsageError = explainFlag
+		sub.OnUsageError = cliargs.OnUsageError
 		sub.HideHelpCommand = true
 		sub.CustomHelpTemplate = dialectHelp(name)
 	}
@@ -116,7 +117,7 @@ func (a *app) checkDialects(c *cli.Context) error {
 		return err
 	}
 	if host, _ := a.hostSettings(layout); !host.Batou.Enable {
-		return &hostError{err: fmt.Errorf("%s is turned off on this host (batou.enable is false in %s); an admin of this host can turn it on, or use: devhost ensure", a.programName(), layout.Settings())}
+		return &cliargs.HostError{Err: fmt.Errorf("%s is turned off on this host (batou.enable is false in %s); an admin of this host can turn it on, or use: devhost ensure", a.programName(), layout.Settings())}
 	}
 	return nil
 }
@@ -142,7 +143,7 @@ func (a *app) dialectEnsure(c *cli.Context, wanted dialectRequest) error {
 		wanted.more(&request)
 	}
 	if err := request.Validate(); err != nil {
-		return &usageError{err: err}
+		return &cliargs.UsageError{Err: err}
 	}
 	manager, err := a.manager(c)
 	if err != nil {
@@ -160,7 +161,7 @@ func (a *app) dialectEnsure(c *cli.Context, wanted dialectRequest) error {
 		return err
 	}
 	var degraded degradedError
-	if err := a.printEnsured(c, result, time.Since(began)); err != nil && !errors.As(err, &degraded) {
+	if err := a.printEnsured(c, manager, result, time.Since(began)); err != nil && !errors.As(err, &degraded) {
 		return err
 	}
 	// The next command of batou's logs in by the name, and tries once.
@@ -187,7 +188,7 @@ func (a *app) checkResolves(ctx context.Context, record *registry.Container) err
 		if address != "" {
 			found = address
 		}
-		return &hostError{err: fmt.Errorf("container %s is up, but on this host its name leads to %s and not to %s; see that the line \"hosts:\" of /etc/nsswitch.conf begins with \"files\"", record.Name, found, record.Address.IPv4)}
+		return &cliargs.HostError{Err: fmt.Errorf("container %s is up, but on this host its name leads to %s and not to %s; see that the line \"hosts:\" of /etc/nsswitch.conf begins with \"files\"", record.Name, found, record.Address.IPv4)}
 	}
 	return err
 }
@@ -269,11 +270,11 @@ ALIASES are one argument, separated by spaces.`,
 				arguments := c.Args().Slice()
 				switch {
 				case len(arguments) == 0:
-					return &usageError{command: "ensure", err: errors.New("need to specify container name")}
+					return &cliargs.UsageError{Command: "ensure", Err: errors.New("need to specify container name")}
 				case len(arguments) == 1:
-					return &usageError{command: "ensure", err: errors.New("need to specify channel url")}
+					return &cliargs.UsageError{Command: "ensure", Err: errors.New("need to specify channel url")}
 				case len(arguments) > 3:
-					return &usageError{command: "ensure", err: fmt.Errorf("the aliases are one argument, as 'app api'; found %d arguments after the channel url", len(arguments)-2)}
+					return &cliargs.UsageError{Command: "ensure", Err: fmt.Errorf("the aliases are one argument, as 'app api'; found %d arguments after the channel url", len(arguments)-2)}
 				}
 				return a.dialectEnsure(c, dialectRequest{name: arguments[0], channel: arguments[1], aliases: splitAliases(strings.Join(arguments[2:], " "))})
 			},
@@ -282,7 +283,7 @@ ALIASES are one argument, separated by spaces.`,
 			Name: "destroy", Usage: "remove a container; it need not exist", ArgsUsage: "NAME",
 			Action: func(c *cli.Context) error {
 				if c.Args().Len() != 1 {
-					return &usageError{command: "destroy", err: errors.New("need to specify container name")}
+					return &cliargs.UsageError{Command: "destroy", Err: errors.New("need to specify container name")}
 				}
 				return a.destroyQuietly(c, c.Args().First())
 			},

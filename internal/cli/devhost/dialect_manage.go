@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/engine/nspawn"
 	"devhost/internal/execx"
 	"devhost/internal/fcmanage"
@@ -39,11 +40,11 @@ while nothing has changed.`)
 func (a *app) manage(c *cli.Context) error {
 	switch {
 	case c.Args().Present() && c.Args().First() != "switch":
-		return &usageError{help: true, err: fmt.Errorf("%s takes no arguments, but was given %q", manageDialect, c.Args().First())}
+		return &cliargs.UsageError{Help: true, Err: fmt.Errorf("%s takes no arguments, but was given %q", manageDialect, c.Args().First())}
 	case !c.Bool("channel") && !c.Bool("build") && !c.Args().Present():
-		return &usageError{help: true, err: errors.New("say what to do: fc-manage -c builds this container's system and switches to it")}
+		return &cliargs.UsageError{Help: true, Err: errors.New("say what to do: fc-manage -c builds this container's system and switches to it")}
 	case c.Int("timeout") <= 0:
-		return &usageError{help: true, err: fmt.Errorf("--timeout %d: give a positive number of seconds", c.Int("timeout"))}
+		return &cliargs.UsageError{Help: true, Err: fmt.Errorf("--timeout %d: give a positive number of seconds", c.Int("timeout"))}
 	}
 	if _, err := os.Stat(filepath.Join("/", "run/devhost/name")); err != nil {
 		return errors.New("this is no container of devhost (there is no /run/devhost); on the host, use: devhost ensure")
@@ -58,7 +59,7 @@ func (a *app) manage(c *cli.Context) error {
 	err := manager.Switch(c.Context)
 	var bad *fcmanage.BadEnc
 	if errors.As(err, &bad) {
-		return &hostError{err: err}
+		return &cliargs.HostError{Err: err}
 	}
 	return err
 }

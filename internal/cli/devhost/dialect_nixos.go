@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/engine"
 	"devhost/internal/engine/enter"
 	"devhost/internal/execx"
@@ -125,7 +126,7 @@ func (a *app) runReal(ctx context.Context, real string, args []string) error {
 	})
 	var failed *execx.Error
 	if errors.As(err, &failed) && failed.ExitCode > 0 {
-		return &statusError{status: failed.ExitCode}
+		return &cliargs.StatusError{Status: failed.ExitCode}
 	}
 	return err
 }
@@ -183,7 +184,7 @@ else is handed to NixOS' own nixos-container, if this host has one.`,
 					return err
 				}
 				if len(command) == 0 {
-					return &usageError{command: "run", err: errors.New("no command given")}
+					return &cliargs.UsageError{Command: "run", Err: errors.New("no command given")}
 				}
 				return a.enter(c, name, enter.Options{Argv: command, User: "root", TTY: isTerminal(a.streams.In) && isTerminal(a.streams.Out)})
 			},
@@ -208,7 +209,7 @@ else is handed to NixOS' own nixos-container, if this host has one.`,
 		app.Action = func(c *cli.Context) error {
 			err := unknown(c)
 			if c.Args().Present() {
-				err = &usageError{err: fmt.Errorf("%w; this host has no nixos-container of NixOS for anything else", err)}
+				err = &cliargs.UsageError{Err: fmt.Errorf("%w; this host has no nixos-container of NixOS for anything else", err)}
 			}
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
 	"devhost/internal/registry"
 	"devhost/internal/settings"
@@ -47,7 +48,7 @@ cores become limits, and an image is not needed.`,
 			Flags: []cli.Flag{&cli.StringFlag{Name: "location", Usage: "accepted and not used (`PLACE`)"}},
 			Action: func(c *cli.Context) error {
 				if !c.Args().Present() {
-					return &usageError{command: "destroy", err: errors.New("the following arguments are required: name")}
+					return &cliargs.UsageError{Command: "destroy", Err: errors.New("the following arguments are required: name")}
 				}
 				for _, name := range c.Args().Slice() {
 					if err := a.destroyQuietly(c, name); err != nil {
@@ -66,7 +67,7 @@ cores become limits, and an image is not needed.`,
 			},
 			Action: func(c *cli.Context) error {
 				if c.Args().Present() {
-					return &usageError{command: "list", err: fmt.Errorf("unrecognized arguments: %s", strings.Join(c.Args().Slice(), " "))}
+					return &cliargs.UsageError{Command: "list", Err: fmt.Errorf("unrecognized arguments: %s", strings.Join(c.Args().Slice(), " "))}
 				}
 				return a.vmList(c)
 			},
@@ -77,7 +78,7 @@ cores become limits, and an image is not needed.`,
 func (a *app) vmEnsure(c *cli.Context) error {
 	wanted := dialectRequest{channel: c.String("channel-url"), aliases: splitAliases(c.String("aliases"))}
 	usage := func(format string, values ...any) error {
-		return &usageError{command: "ensure", err: fmt.Errorf(format, values...)}
+		return &cliargs.UsageError{Command: "ensure", Err: fmt.Errorf(format, values...)}
 	}
 	switch {
 	case c.Args().Len() == 0:
@@ -180,7 +181,7 @@ type evalResult struct {
 func (a *app) channelOfEval(c *cli.Context, eval string) (string, error) {
 	number, err := strconv.ParseUint(eval, 10, 63)
 	if err != nil {
-		return "", &usageError{command: "ensure", err: fmt.Errorf("--hydra-eval %q: give the number of an evaluation", eval)}
+		return "", &cliargs.UsageError{Command: "ensure", Err: fmt.Errorf("--hydra-eval %q: give the number of an evaluation", eval)}
 	}
 	if err := needRoot(os.Args); err != nil {
 		return "", err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
 	"devhost/internal/disk"
 	"devhost/internal/doctor"
@@ -54,6 +55,8 @@ func (a *app) doctorCommand() *cli.Command {
 				Containers: func() ([]network.Trouble, error) { return containers.Troubles(c.Context) },
 				Resolvers:  network.ResolvConf,
 				Settings:   func() error { return settingsErr },
+
+				Certificates: func() []doctor.Finding { return certificateFindings(settings.Ingress) },
 			}
 			findings := host.Examine(c.Context)
 			if c.Bool("json") {
@@ -64,7 +67,7 @@ func (a *app) doctorCommand() *cli.Command {
 				a.printFindings(findings)
 			}
 			if !doctor.Healthy(findings) {
-				return &statusError{status: exitHost}
+				return &cliargs.StatusError{Status: exitHost}
 			}
 			return nil
 		},

@@ -12,6 +12,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
 	"devhost/internal/execx"
 	"devhost/internal/expiry"
@@ -58,6 +59,7 @@ file://). It is resolved once and pinned; --update-channel resolves it again.
 			&cli.DurationFlag{Name: "timeout", Value: defaultTimeout, Usage: timeoutUsage},
 			lockTimeoutFlag(),
 			jsonFlag(),
+			&cli.BoolFlag{Name: "access", Usage: "with --json: print also what logs in to it, its private key among that"},
 		},
 		Action: a.ensure,
 	}
@@ -74,12 +76,15 @@ func (a *app) ensure(c *cli.Context) error {
 		Name: name, UpdateChannel: c.Bool("update-channel"), Stdin: a.streams.In,
 		Timeout: c.Duration("timeout"), LockTimeout: c.Duration("lock-timeout"),
 	}
+	if c.Bool("access") && !c.Bool("json") {
+		return &cliargs.UsageError{Command: "ensure", Err: errors.New("--access adds to what --json prints; give --json too")}
+	}
 	if err := a.fillRequest(c, &request); err != nil {
-		return &usageError{command: "ensure", err: err}
+		return &cliargs.UsageError{Command: "ensure", Err: err}
 	}
 	// Wrong input is said before the host is looked at.
 	if err := request.Validate(); err != nil {
-		return &usageError{err: err}
+		return &cliargs.UsageError{Err: err}
 	}
 	manager, err := a.manager(c)
 	if err != nil {
@@ -89,7 +94,7 @@ func (a *app) ensure(c *cli.Context) error {
 		return err
 	}
 	if request.AuthorizedKeys, request.AccountKeys, err = a.memberKeys(c, request); err != nil {
-		return &usageError{command: "ensure", err: err}
+		return &cliargs.UsageError{Command: "ensure", Err: err}
 	}
 	began, before := time.Now(), a.expiryWarnings(manager, name)
 	result, err := manager.Ensure(c.Context, request)
@@ -100,7 +105,7 @@ func (a *app) ensure(c *cli.Context) error {
 		return err
 	}
 	result.Warnings = append(result.Warnings, a.expiryNews(manager, result.Container, before)...)
-	return a.printEnsured(c, result, time.Since(began))
+	return a.printEnsured(c, manager, result, time.Since(began))
 }
 
 func (a *app) fillRequest(c *cli.Context, request *container.EnsureRequest) error {
@@ -229,7 +234,7 @@ func (a *app) memberKeys(c *cli.Context, request container.EnsureRequest) (given
 	return given, account, nil
 }
 
-func (a *app) printEnsured(c *cli.Context, result *container.EnsureResult, took time.Duration) error {
+func (a *app) printEnsured(c *cli.Context, manager *container.Manager, result *container.EnsureResult, took time.Duration) error {
 	for _, warning := range result.Warnings {
 		fmt.Fprintf(a.streams.Err, "devhost: warning: %s\n", warning)
 	}
@@ -237,7 +242,11 @@ func (a *app) printEnsured(c *cli.Context, result *container.EnsureResult, took 
 		if result.Warnings == nil {
 			result.Warnings = []string{}
 		}
-		if err := a.printJSON(result); err != nil {
+		ensured, err := a.ensured(c, manager, result)
+		if err != nil {
+			return err
+		}
+		if err := a.printJSON(ensured); err != nil {
 			return err
 		}
 	} else {
@@ -270,5 +279,5 @@ func needRoot(args []string) error {
 	if os.Geteuid() == 0 {
 		return nil
 	}
-	return &hostError{err: fmt.Errorf("this needs root; run: sudo %s", execx.Quote(args))}
+	return &cliargs.HostError{Err: fmt.Errorf("this needs root; run: sudo %s", execx.Quote(args))}
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"syscall"
 
 	"devhost/internal/channel"
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
 	"devhost/internal/ingress"
 	"devhost/internal/names"
@@ -31,29 +29,6 @@ const (
 	exitNoReader    = 141
 )
 
-// usageError is wrong input.
-type usageError struct {
-	// command has the help for it, "" for none; help is that of all.
-	command string
-	help    bool
-	err     error
-}
-
-func (u *usageError) Error() string { return u.err.Error() }
-func (u *usageError) Unwrap() error { return u.err }
-
-// hostError says that the host lacks something.
-type hostError struct{ err error }
-
-func (h *hostError) Error() string { return h.err.Error() }
-func (h *hostError) Unwrap() error { return h.err }
-
-// statusError ends the program with the status of a command that was run in a
-// container. It prints nothing.
-type statusError struct{ status int }
-
-func (s *statusError) Error() string { return fmt.Sprintf("exit status %d", s.status) }
-
 // degradedError says that a container is up and not all of its units are. It
 // has been explained already.
 type degradedError struct{}
@@ -63,10 +38,10 @@ func (degradedError) Error() string { return "not all units of the container are
 // exitCode is the one place that maps errors to exit codes.
 func exitCode(ctx context.Context, err error) int {
 	var (
-		status   *statusError
+		status   *cliargs.StatusError
 		degraded degradedError
-		usage    *usageError
-		host     *hostError
+		usage    *cliargs.UsageError
+		host     *cliargs.HostError
 		allowed  *NotAllowed
 		owner    *container.NotOwner
 		setting  *container.Refused
@@ -79,6 +54,7 @@ func exitCode(ctx context.Context, err error) int {
 		noNix    *nix.NotInstalled
 		daemon   *nix.DaemonDown
 		listen   *ingress.ListenError
+		files    *ingress.CertificateError
 		port     *container.PortRefused
 		missing  *registry.NotRegistered
 		archive  *registry.NoArchive
@@ -89,12 +65,12 @@ func exitCode(ctx context.Context, err error) int {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &status):
-		return status.status
+		return status.Status
 	case errors.As(err, &degraded):
 		return exitDegraded
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case noReader(err):
+	case cliargs.NoReader(err):
 		return exitNoReader
 	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &channel), errors.As(err, &refused), errors.As(err, &nowhere), errors.As(err, &setting):
 		return exitUsage
@@ -108,23 +84,16 @@ func exitCode(ctx context.Context, err error) int {
 		return exitMissing
 	case errors.As(err, &locked):
 		return exitBusy
-	case errors.As(err, &host), errors.As(err, &users), errors.As(err, &noNix), errors.As(err, &daemon), errors.As(err, &listen):
+	case errors.As(err, &host), errors.As(err, &users), errors.As(err, &noNix), errors.As(err, &daemon), errors.As(err, &listen), errors.As(err, &files):
 		return exitHost
 	}
 	return exitFailed
 }
 
-// noReader tells whether somebody closed the pipe that output goes to, as head
-// does. The exit status is that of a program that SIGPIPE ends.
-func noReader(err error) bool {
-	var write *fs.PathError
-	return errors.As(err, &write) && errors.Is(err, syscall.EPIPE) && (write.Path == os.Stdout.Name() || write.Path == os.Stderr.Name())
-}
-
 // report prints an error for a person and returns the exit status.
 func (a *app) report(ctx context.Context, err error) int {
 	code := exitCode(ctx, err)
-	var status *statusError
+	var status *cliargs.StatusError
 	var degraded degradedError
 	if err == nil || errors.As(err, &status) || errors.As(err, &degraded) || code == exitNoReader {
 		return code
@@ -139,13 +108,6 @@ func (a *app) report(ctx context.Context, err error) int {
 		return code
 	}
 	fmt.Fprintf(a.streams.Err, "%s: %v\n", a.programName(), err)
-	var usage *usageError
-	switch {
-	case !errors.As(err, &usage):
-	case usage.command != "":
-		fmt.Fprintf(a.streams.Err, "See: %s %s --help\n", a.programName(), usage.command)
-	case usage.help:
-		fmt.Fprintf(a.streams.Err, "See: %s --help\n", a.programName())
-	}
+	cliargs.See(a.streams.Err, a.programName(), err)
 	return code
 }

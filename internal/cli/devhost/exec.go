@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/engine"
 	"devhost/internal/engine/enter"
 	"devhost/internal/execx"
@@ -60,14 +61,14 @@ and the exit status are passed on. Options go before NAME.`,
 				return err
 			}
 			if len(command) == 0 {
-				return &usageError{command: "exec", err: errors.New("give a command: devhost exec NAME -- COMMAND; for a shell: devhost shell NAME")}
+				return &cliargs.UsageError{Command: "exec", Err: errors.New("give a command: devhost exec NAME -- COMMAND; for a shell: devhost shell NAME")}
 			}
 			if strings.HasPrefix(command[0], "-") {
-				return &usageError{command: "exec", err: fmt.Errorf("%s stands behind the container's name, where the command begins; options go before it: devhost exec %s %s COMMAND", command[0], command[0], name)}
+				return &cliargs.UsageError{Command: "exec", Err: fmt.Errorf("%s stands behind the container's name, where the command begins; options go before it: devhost exec %s %s COMMAND", command[0], command[0], name)}
 			}
 			for _, variable := range c.StringSlice("env") {
 				if key, _, ok := strings.Cut(variable, "="); !ok || key == "" {
-					return &usageError{command: "exec", err: fmt.Errorf("--env %q: give KEY=VALUE", variable)}
+					return &cliargs.UsageError{Command: "exec", Err: fmt.Errorf("--env %q: give KEY=VALUE", variable)}
 				}
 			}
 			tty := (isTerminal(a.streams.In) && isTerminal(a.streams.Out) || c.Bool("tty")) && !c.Bool("no-tty")
@@ -103,7 +104,7 @@ func (a *app) enter(c *cli.Context, name string, options enter.Options) error {
 	guest, err := a.entrance(manager.Engine).Guest(name)
 	if err != nil {
 		fmt.Fprintf(a.streams.Err, "devhost: %v\n", err)
-		return &statusError{status: statusCannotEnter}
+		return &cliargs.StatusError{Status: statusCannotEnter}
 	}
 	options.Runner = execx.New()
 	options.Stdin, options.Stdout, options.Stderr = a.streams.In, a.streams.Out, a.streams.Err
@@ -118,12 +119,12 @@ func (a *app) enter(c *cli.Context, name string, options enter.Options) error {
 	var failed *enter.Error
 	if errors.As(err, &failed) {
 		fmt.Fprintf(a.streams.Err, "devhost: %v\n", err)
-		return &statusError{status: failed.Status}
+		return &cliargs.StatusError{Status: failed.Status}
 	}
 	if err != nil || status == 0 {
 		return err
 	}
-	return &statusError{status: status}
+	return &cliargs.StatusError{Status: status}
 }
 
 func (a *app) entrance(engine engine.Engine) enterable {
@@ -146,7 +147,7 @@ func (a *app) logsCommand() *cli.Command {
 				return err
 			}
 			if c.Int("lines") < 0 {
-				return &usageError{command: "logs", err: fmt.Errorf("--lines %d: give a number of lines, or 0 for all", c.Int("lines"))}
+				return &cliargs.UsageError{Command: "logs", Err: fmt.Errorf("--lines %d: give a number of lines, or 0 for all", c.Int("lines"))}
 			}
 			state, err := manager.Engine.State(record.Name)
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"github.com/xhit/go-str2duration/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
 	"devhost/internal/engine"
 	"devhost/internal/engine/enter"
@@ -90,7 +91,7 @@ devhost unkeep takes --for, --until and --forever back.`,
 			}
 			change, err := keepChange(c, a.now())
 			if err != nil {
-				return &usageError{command: "keep", err: err}
+				return &cliargs.UsageError{Command: "keep", Err: err}
 			}
 			return a.changeExpiry(c, name, change)
 		},
@@ -290,7 +291,11 @@ the next time. How long each takes is in the host's settings.`,
 					if err != nil {
 						return enter.Use{}, err
 					}
-					return enter.InUse(guest)
+					record, err := manager.Registry.Load(name)
+					if err != nil {
+						return enter.Use{}, err
+					}
+					return enter.InUse(guest, record.Address.OnHostSSH())
 				},
 				OnEvent: func(event expiry.Event) { a.sweeped(c, event) },
 			}
@@ -393,7 +398,7 @@ type archived struct {
 func (a *app) listArchives(c *cli.Context) error {
 	name := c.Args().First()
 	if c.Args().Len() > 1 {
-		return &usageError{command: "undelete", err: errors.New("give one name at most: devhost undelete --list [NAME]")}
+		return &cliargs.UsageError{Command: "undelete", Err: errors.New("give one name at most: devhost undelete --list [NAME]")}
 	}
 	if name != "" {
 		if err := names.Container(name); err != nil {
@@ -472,7 +477,7 @@ collection of the host: nix-collect-garbage.`,
 				return err
 			}
 			if c.Int("keep-generations") < 0 {
-				return &usageError{command: "prune", err: fmt.Errorf("--keep-generations %d: give 0 or more", c.Int("keep-generations"))}
+				return &cliargs.UsageError{Command: "prune", Err: fmt.Errorf("--keep-generations %d: give 0 or more", c.Int("keep-generations"))}
 			}
 			manager, err := a.manager(c)
 			if err != nil {

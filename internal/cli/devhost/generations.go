@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/nix"
 )
 
@@ -57,7 +58,7 @@ with it. The next ensure builds what it is asked for, as always.`,
 				return err
 			}
 			if c.IsSet("to") && c.Int("to") < 1 {
-				return &usageError{command: "rollback", err: fmt.Errorf("--to %d: generations are counted from 1", c.Int("to"))}
+				return &cliargs.UsageError{Command: "rollback", Err: fmt.Errorf("--to %d: generations are counted from 1", c.Int("to"))}
 			}
 			generation, err := manager.Rollback(c.Context, record.Name, c.Int("to"), c.Duration("timeout"))
 			if err != nil {
@@ -75,7 +76,7 @@ func (a *app) diffCommand() *cli.Command {
 		Flags:       []cli.Flag{jsonFlag()},
 		Action: func(c *cli.Context) error {
 			if c.Args().Len() < 1 || c.Args().Len() > 3 {
-				return &usageError{command: "diff", err: fmt.Errorf("give a container and at most two generations: devhost diff NAME [FROM [TO]]")}
+				return &cliargs.UsageError{Command: "diff", Err: fmt.Errorf("give a container and at most two generations: devhost diff NAME [FROM [TO]]")}
 			}
 			name := c.Args().First()
 			manager, err := a.managerFor(c, name)
@@ -117,14 +118,14 @@ func pickGenerations(name string, generations []nix.Generation, numbers []string
 	find := func(text string) (nix.Generation, error) {
 		number, err := strconv.Atoi(text)
 		if err != nil {
-			return nix.Generation{}, &usageError{command: "diff", err: fmt.Errorf("%q is no number of a generation", text)}
+			return nix.Generation{}, &cliargs.UsageError{Command: "diff", Err: fmt.Errorf("%q is no number of a generation", text)}
 		}
 		for _, generation := range generations {
 			if generation.Number == number {
 				return generation, nil
 			}
 		}
-		return nix.Generation{}, &usageError{err: fmt.Errorf("container %s has no generation %d; see: devhost generations %s", name, number, name)}
+		return nix.Generation{}, &cliargs.UsageError{Err: fmt.Errorf("container %s has no generation %d; see: devhost generations %s", name, number, name)}
 	}
 	current := -1
 	for i, generation := range generations {

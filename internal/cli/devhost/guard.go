@@ -12,6 +12,7 @@ import (
 
 	"devhost/internal/audit"
 	"devhost/internal/channel"
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/person"
 	"devhost/internal/registry"
 	"devhost/internal/settings"
@@ -161,7 +162,7 @@ func (a *app) admit(c *cli.Context, path string, rule rule) error {
 		return err
 	}
 	if unusable != nil && rule&anySettings == 0 {
-		return &hostError{err: unusable}
+		return &cliargs.HostError{Err: unusable}
 	}
 	return nil
 }
@@ -248,7 +249,7 @@ func (a *app) addToLog(c *cli.Context, entry audit.Entry) {
 }
 
 func firstLine(err error) string {
-	var status *statusError
+	var status *cliargs.StatusError
 	if err == nil || errors.As(err, &status) {
 		return ""
 	}

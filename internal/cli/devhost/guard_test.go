@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/person"
 	"devhost/internal/settings"
 )
@@ -135,7 +136,7 @@ func TestFirstLine(t *testing.T) {
 	if got := firstLine(errors.New("one\ntwo")); got != "one" {
 		t.Errorf("got %q", got)
 	}
-	if got := firstLine(&statusError{status: 3}); got != "" {
+	if got := firstLine(&cliargs.StatusError{Status: 3}); got != "" {
 		t.Errorf("a command's own status: %q", got)
 	}
 }

@@ -3,6 +3,8 @@ package devhost
 import (
 	"fmt"
 
+	"devhost/internal/cli/cliargs"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -12,7 +14,7 @@ func (a *app) hostCommand() *cli.Command {
 		Subcommands: []*cli.Command{a.hostCheckCommand(), a.hostApplyCommand(), a.hostInstallCommand(), a.hostUninstallCommand(), a.hostStatusCommand()},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return &usageError{command: "host", err: fmt.Errorf("devhost host has no command %q", c.Args().First())}
+				return &cliargs.UsageError{Command: "host", Err: fmt.Errorf("devhost host has no command %q", c.Args().First())}
 			}
 			return cli.ShowSubcommandHelp(c)
 		},

@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
 	"devhost/internal/settings"
 	"devhost/internal/terminal"
@@ -32,7 +33,7 @@ all keys.`,
 // declarationsFile is the file that the command line names, as an absolute path.
 func (a *app) declarationsFile(c *cli.Context) (string, error) {
 	if c.Args().Len() > 1 {
-		return "", &usageError{err: errors.New("give one file, or none for that of this host")}
+		return "", &cliargs.UsageError{Err: errors.New("give one file, or none for that of this host")}
 	}
 	if c.Args().Present() {
 		return filepath.Abs(c.Args().First())
@@ -53,7 +54,7 @@ func (a *app) checkDeclarations(c *cli.Context) error {
 	declared, problems := settings.ParseDeclarations(text)
 	switch {
 	case a.printProblems(path, problems):
-		return &statusError{status: exitUsage}
+		return &cliargs.StatusError{Status: exitUsage}
 	case c.Bool("json"):
 		err := json.MarshalWrite(a.streams.Out, declared, jsontext.WithIndent("  "))
 		fmt.Fprintln(a.streams.Out)
@@ -75,10 +76,10 @@ func (a *app) hostApply(c *cli.Context) error {
 	declared, err := settings.LoadDeclarations(path)
 	var invalid *settings.InvalidDeclarations
 	if errors.As(err, &invalid) {
-		return &usageError{err: err}
+		return &cliargs.UsageError{Err: err}
 	}
 	if err != nil {
-		return &hostError{err: err}
+		return &cliargs.HostError{Err: err}
 	}
 	results, err := manager.Apply(c.Context, container.ApplyRequest{
 		Declarations: declared, File: path, Timeout: c.Duration("timeout"),

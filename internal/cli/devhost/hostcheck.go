@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
+	"devhost/internal/nix"
 	"devhost/internal/registry"
 	"devhost/internal/settings"
 	"devhost/internal/terminal"
@@ -24,7 +28,8 @@ func (a *app) hostCheckCommand() *cli.Command {
 		Description: `Says what is wrong in the file, a line each: FILE:LINE:COLUMN: KEY: REASON. It
 needs no root for a FILE that can be read. Ends with 2 where the file cannot be
 used. docs/settings.md explains all keys; --default prints them with what holds
-where a file does not say it. --containers checks declared containers, see host
+where a file does not say it. Groups of this host do not matter to a FILE in
+the Nix store. --containers checks declared containers, see host
 apply.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "containers", Usage: "check the declared containers of this host, or those in FILE"},
@@ -37,7 +42,7 @@ apply.`,
 
 func (a *app) hostCheck(c *cli.Context) error {
 	if c.Args().Len() > 1 || (c.Bool("default") && (c.Args().Present() || c.Bool("containers"))) {
-		return &usageError{err: errors.New("give one file, or none for that of this host: devhost host check [FILE]")}
+		return &cliargs.UsageError{Err: errors.New("give one file, or none for that of this host: devhost host check [FILE]")}
 	}
 	if c.Bool("default") {
 		return a.printSettings(settings.Default())
@@ -61,9 +66,10 @@ func (a *app) hostCheck(c *cli.Context) error {
 	if !missing {
 		checked, problems = settings.Parse(text)
 	}
+	problems = ofFile(path, problems)
 	switch {
 	case a.printProblems(path, problems):
-		return &statusError{status: exitUsage}
+		return &cliargs.StatusError{Status: exitUsage}
 	case c.Bool("json"):
 		return a.printSettings(checked)
 	case missing:
@@ -72,7 +78,19 @@ func (a *app) hostCheck(c *cli.Context) error {
 		fmt.Fprintf(a.streams.Out, "%s is good\n", terminal.Line(path))
 	}
 	fmt.Fprint(a.streams.Out, summary(checked))
+	if !c.Args().Present() {
+		a.printCertificateFindings(checked.Ingress)
+	}
 	return nil
+}
+
+// ofFile leaves out what only this host lacks, where the file is for another one
+// as well: Nix builds settings in a sandbox, and often on another machine.
+func ofFile(path string, problems []settings.Problem) []settings.Problem {
+	if !strings.HasPrefix(filepath.Clean(path), nix.StoreDir+"/") {
+		return problems
+	}
+	return slices.DeleteFunc(slices.Clone(problems), func(problem settings.Problem) bool { return problem.OfHost })
 }
 
 // printProblems tells whether one of them keeps the file from being used.
@@ -92,7 +110,7 @@ func readSettings(path string, isHosts bool) (text []byte, missing bool, err err
 		_, err := settings.Load(path)
 		var untrusted *settings.Untrusted
 		if errors.As(err, &untrusted) {
-			return nil, false, &hostError{err: err}
+			return nil, false, &cliargs.HostError{Err: err}
 		}
 	}
 	who, _, err := caller()
@@ -130,6 +148,7 @@ func summary(s settings.Settings) string {
 		public = defaultDomain + " (this machine only)"
 	}
 	row("reached at", strings.TrimSpace(public+" "+strings.Join(s.Domains, " ")))
+	row("certificates", describeTLS(s.Ingress))
 	row("allowed groups", list(s.AllowedGroups, "none"))
 	row("admins", list(s.AdminGroups, "root alone"))
 	row("channels", list(s.AllowedChannels, "any"))
@@ -141,6 +160,17 @@ func summary(s settings.Settings) string {
 	}
 	row("unused ones", expiry)
 	return text.String()
+}
+
+func describeTLS(ingress settings.Ingress) string {
+	tls := ingressTLS(ingress)
+	switch {
+	case tls.ACME != nil:
+		return "from " + terminal.Line(tls.ACME.URL())
+	case len(tls.Files) > 0:
+		return fmt.Sprintf("from files (%d)", len(tls.Files))
+	}
+	return "of an own certificate authority"
 }
 
 func describeExpiry(expiry settings.Expiry) string {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
 	"devhost/internal/engine"
 	"devhost/internal/execx"
@@ -41,7 +42,7 @@ the settings. On NixOS, services.devhost.enable does all this.`,
 			}
 			if address := c.String("public-address"); address != "" {
 				if err := names.Domain(address); err != nil {
-					return &usageError{command: "host install", err: err}
+					return &cliargs.UsageError{Command: "host install", Err: err}
 				}
 			}
 			installer, end, err := a.installer(c)
@@ -147,7 +148,7 @@ func (a *app) hostStatusCommand() *cli.Command {
 				a.printInstallation(status)
 			}
 			if err == nil && !status.Complete() {
-				return &statusError{status: exitHost}
+				return &cliargs.StatusError{Status: exitHost}
 			}
 			return err
 		},
@@ -184,7 +185,7 @@ func (a *app) installer(c *cli.Context) (*hostinstall.Installer, func(), error) 
 		return nil, nil, err
 	}
 	if layout.State != registry.DefaultStateDir {
-		return nil, nil, &usageError{command: commandName(c), err: fmt.Errorf("only %s can be installed; leave out --state-dir", registry.DefaultStateDir)}
+		return nil, nil, &cliargs.UsageError{Command: cliargs.CommandName(c), Err: fmt.Errorf("only %s can be installed; leave out --state-dir", registry.DefaultStateDir)}
 	}
 	// Who needs them in order has been refused before.
 	host, _ := a.hostSettings(layout)

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/ingress"
 	"devhost/internal/names"
 	"devhost/internal/settings"
@@ -35,7 +36,7 @@ func publicDomains(c *cli.Context, host settings.Settings) (domain string, more 
 		}
 	}
 	if err := names.Domain(domain); err != nil {
-		return "", nil, &usageError{command: commandName(c), err: err}
+		return "", nil, &cliargs.UsageError{Command: cliargs.CommandName(c), Err: err}
 	}
 	return domain, more, nil
 }
@@ -43,10 +44,11 @@ func publicDomains(c *cli.Context, host settings.Settings) (domain string, more 
 func (a *app) ingressCommand() *cli.Command {
 	return &cli.Command{
 		Name: "ingress", Usage: "serve https://ALIAS.CONTAINER.DOMAIN until it is stopped",
-		Description: `Ends TLS with certificates of an own certificate authority and passes requests
-on to port 443 of the container that the name belongs to. New containers and
-aliases answer at once. The root certificate, for curl --cacert or a browser,
-is printed at the start, and by --ca.`,
+		Description: `Ends TLS and passes requests on to port 443 of the container that the name
+belongs to. New containers and aliases answer at once. Certificates are those of
+an own certificate authority, whose root certificate, for curl --cacert or a
+browser, is printed at the start, and by --ca; with ingress.tls of the settings,
+they come from an ACME server or from files.`,
 		Flags: []cli.Flag{
 			domainFlag(),
 			&cli.StringSliceFlag{Name: "https", Usage: "`ADDRESS:PORT` to serve https on; can be repeated (default: the settings' port, else 443, on loopback for a domain below localhost, else everywhere)"},
@@ -61,7 +63,14 @@ is printed at the start, and by --ca.`,
 			if err != nil {
 				return err
 			}
+			host, err := a.hostSettings(layout)
+			if err != nil && !c.Bool("ca") {
+				return &cliargs.HostError{Err: err}
+			}
 			if c.Bool("ca") {
+				if mode := host.Ingress.TLS; mode != settings.TLSInternal {
+					return &cliargs.UsageError{Err: fmt.Errorf("--ca: the ingress has no certificate authority of its own, because ingress.tls is %q in the settings: clients trust its certificates by what the host they run on trusts", mode)}
+				}
 				path, err := ingress.CARoot(layout.Ingress())
 				if err != nil {
 					return err
@@ -69,21 +78,20 @@ is printed at the start, and by --ca.`,
 				fmt.Fprintln(a.streams.Out, path)
 				return nil
 			}
-			host, err := a.hostSettings(layout)
-			if err != nil {
-				return &hostError{err: err}
-			}
 			domain, more, err := publicDomains(c, host)
 			if err != nil {
 				return err
 			}
+			if err := acmeDomains(host.Ingress, append([]string{domain}, more...)); err != nil {
+				return &cliargs.UsageError{Command: "ingress", Err: err}
+			}
 			https, http := listenAddresses(c, "https", domain, host.Ingress.HTTPSPort), listenAddresses(c, "http", domain, host.Ingress.HTTPPort)
 			if len(https) == 0 {
-				return &usageError{command: "ingress", err: errors.New("--https '': without an address for https there is nothing to serve")}
+				return &cliargs.UsageError{Command: "ingress", Err: errors.New("--https '': without an address for https there is nothing to serve")}
 			}
 			for _, address := range append(append([]string{}, https...), http...) {
 				if _, err := net.ResolveTCPAddr("tcp", address); err != nil {
-					return &usageError{command: "ingress", err: fmt.Errorf("%q is no ADDRESS:PORT: %w", address, err)}
+					return &cliargs.UsageError{Command: "ingress", Err: fmt.Errorf("%q is no ADDRESS:PORT: %w", address, err)}
 				}
 			}
 			manager, err := a.manager(c)
@@ -95,15 +103,14 @@ is printed at the start, and by --ca.`,
 			}
 			return ingress.Run(c.Context, ingress.Config{
 				Domain: domain, MoreDomains: more, HTTPSAddresses: https, HTTPAddresses: http, StateDir: layout.Ingress(),
+				TLS:    ingressTLS(host.Ingress),
 				Source: ingress.NewRegistrySource(manager.Registry, manager.Engine.State), Logger: a.ingressLogger(c),
 			}, func(addresses ingress.Addresses) {
 				fmt.Fprintf(a.streams.Err, "serving https at %s for *.%s\n", joined(addresses.HTTPS), strings.Join(append([]string{domain}, more...), " *."))
 				if len(addresses.HTTP) > 0 {
 					fmt.Fprintf(a.streams.Err, "redirecting http at %s\n", joined(addresses.HTTP))
 				}
-				if root, err := ingress.CARoot(layout.Ingress()); err == nil {
-					fmt.Fprintf(a.streams.Err, "root certificate: %s\n", root)
-				}
+				a.printCertificates(layout.Ingress(), host.Ingress)
 				// Where systemd started it, it waits for this.
 				if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
 					fmt.Fprintf(a.streams.Err, "systemd cannot be told that the ingress serves: %v\n", err)

@@ -15,10 +15,12 @@ import (
 	"github.com/docker/go-units"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
 	"devhost/internal/engine"
 	"devhost/internal/expiry"
 	"devhost/internal/registry"
+	"devhost/internal/settings"
 )
 
 // listed is one container in the output of list and status.
@@ -37,6 +39,10 @@ type listed struct {
 	System       string                 `json:"system,omitempty"`
 	Limits       *registry.Limits       `json:"limits,omitempty"`
 	Nesting      bool                   `json:"nesting,omitempty"`
+	// Network is "host" for a container that has the host's network, where SSHPort
+	// is its sshd's; both are missing for others.
+	Network string `json:"network,omitempty"`
+	SSHPort uint16 `json:"sshPort,omitempty"`
 	// Declared says that the host's configuration decides about it.
 	Declared       bool       `json:"declared,omitempty"`
 	CreatedAt      *time.Time `json:"createdAt,omitempty"`
@@ -70,6 +76,9 @@ func describe(manager *container.Manager, name string, record *registry.Containe
 		CreatedAt: &record.CreatedAt, LastDeployment: &record.LastDeployment,
 	}
 	entry.ForwardPorts = append([]registry.ForwardPort{}, record.ForwardPorts...)
+	if record.Address.OnHost() {
+		entry.Network, entry.SSHPort = settings.NetworkHost, record.Address.SSHPort
+	}
 	if !state.StartedAt.IsZero() {
 		entry.StartedAt = &state.StartedAt
 	}
@@ -215,6 +224,9 @@ func (a *app) printStatus(entry listed, outlook expiry.Outlook) {
 	row("status", entry.Status)
 	row("detail", entry.Detail)
 	row("addresses", strings.TrimSpace(entry.IPv4+" "+entry.IPv6))
+	if entry.Network != "" {
+		row("network", fmt.Sprintf("the host's; ssh on port %d", entry.SSHPort))
+	}
 	row("aliases", strings.Join(entry.Aliases, " "))
 	row("forwarded ports", describePorts(entry.ForwardPorts))
 	row("owner", entry.Owner)
@@ -304,6 +316,8 @@ func (a *app) ipCommand() *cli.Command {
 			switch {
 			case c.Bool("json"):
 				return a.printJSON(map[string]string{"ipv4": record.Address.IPv4, "ipv6": record.Address.IPv6})
+			case c.Bool("6") && record.Address.OnHost():
+				return fmt.Errorf("container %s has the network of this host, and no IPv6 address of its own", record.Name)
 			case c.Bool("6") && record.Address.IPv6 == "":
 				return fmt.Errorf("container %s has no IPv6 address: this host has no IPv6", record.Name)
 			case c.Bool("6"):
@@ -370,7 +384,7 @@ func stopTimeoutFlag(name string) cli.Flag {
 func atLeast(flag string, least time.Duration) func(*cli.Context, time.Duration) error {
 	return func(c *cli.Context, value time.Duration) error {
 		if value < least {
-			return &usageError{command: commandName(c), err: fmt.Errorf("--%s %s: give at least %s, such as 90s or 5m", flag, value, least)}
+			return &cliargs.UsageError{Command: cliargs.CommandName(c), Err: fmt.Errorf("--%s %s: give at least %s, such as 90s or 5m", flag, value, least)}
 		}
 		return nil
 	}

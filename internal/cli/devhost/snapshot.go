@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/registry"
 )
 
@@ -20,7 +21,7 @@ it when it is destroyed; clone does not copy it.`,
 		Subcommands: []*cli.Command{a.snapshotCreateCommand(), a.snapshotListCommand(), a.snapshotRestoreCommand(), a.snapshotRemoveCommand()},
 		Action: func(c *cli.Context) error {
 			if c.Args().Present() {
-				return &usageError{command: "snapshot", err: fmt.Errorf("devhost snapshot has no command %q", c.Args().First())}
+				return &cliargs.UsageError{Command: "snapshot", Err: fmt.Errorf("devhost snapshot has no command %q", c.Args().First())}
 			}
 			return cli.ShowSubcommandHelp(c)
 		},
@@ -33,7 +34,7 @@ func (a *app) snapshotCreateCommand() *cli.Command {
 		Flags: []cli.Flag{standFlag(), lockTimeoutFlag(), jsonFlag()},
 		Action: func(c *cli.Context) error {
 			if c.Args().Len() < 1 || c.Args().Len() > 2 {
-				return &usageError{command: "snapshot create", err: errors.New("give a container, and a name for the snapshot if you like: devhost snapshot create NAME [SNAPSHOT]")}
+				return &cliargs.UsageError{Command: "snapshot create", Err: errors.New("give a container, and a name for the snapshot if you like: devhost snapshot create NAME [SNAPSHOT]")}
 			}
 			name := c.Args().First()
 			manager, err := a.managerFor(c, name)

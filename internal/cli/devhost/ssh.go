@@ -9,6 +9,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/engine"
 	"devhost/internal/execx"
 	"devhost/internal/person"
@@ -101,9 +102,9 @@ func passStatus(err error) error {
 	var failed *execx.Error
 	if errors.As(err, &failed) && !failed.NotFound && failed.Err == nil {
 		if failed.Signal != 0 {
-			return &statusError{status: 128 + int(failed.Signal)}
+			return &cliargs.StatusError{Status: 128 + int(failed.Signal)}
 		}
-		return &statusError{status: failed.ExitCode}
+		return &cliargs.StatusError{Status: failed.ExitCode}
 	}
 	return err
 }
@@ -168,7 +169,7 @@ func writeSSH(who person.Person, record *registry.Container, files sshaccess.Fil
 		return "", err
 	}
 	exported := sshaccess.Files{Host: folder}
-	config := sshaccess.RenderConfig(record.Name, record.Address.IPv4, sshaccess.HumanUser, exported.Identity(), exported.KnownHosts())
+	config := sshaccess.RenderConfig(record.Name, record.Address.IPv4, record.Address.SSHPort, sshaccess.HumanUser, exported.Identity(), exported.KnownHosts())
 	return exported.Config(), who.Do(func() error {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/container"
 	"devhost/internal/execx"
 	"devhost/internal/names"
@@ -59,16 +60,16 @@ func TestExitCodes(t *testing.T) {
 	}{
 		"done":          {context.Background(), nil, 0},
 		"anything else": {context.Background(), errors.New("x"), 1},
-		"usage":         {context.Background(), &usageError{err: errors.New("x")}, 2},
+		"usage":         {context.Background(), &cliargs.UsageError{Err: errors.New("x")}, 2},
 		"name":          {context.Background(), fmt.Errorf("alias: %w", invalid), 2},
 		"degraded":      {context.Background(), degradedError{}, 3},
 		"missing":       {context.Background(), &registry.NotRegistered{Name: "x"}, 4},
 		"busy":          {context.Background(), &registry.Locked{What: "x"}, 5},
-		"host":          {context.Background(), &hostError{err: errors.New("x")}, 6},
+		"host":          {context.Background(), &cliargs.HostError{Err: errors.New("x")}, 6},
 		"build users":   {context.Background(), &container.Failure{Err: &nix.NoBuildUsers{Group: "nixbld"}}, 6},
 		"interrupted":   {cancelled, &container.Failure{Err: context.Canceled}, 130},
 		"not by us":     {context.Background(), context.Canceled, 1},
-		"command":       {context.Background(), &statusError{status: 42}, 42},
+		"command":       {context.Background(), &cliargs.StatusError{Status: 42}, 42},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := exitCode(test.ctx, test.err); got != test.want {
@@ -79,11 +80,11 @@ func TestExitCodes(t *testing.T) {
 }
 
 func TestPassStatus(t *testing.T) {
-	var status *statusError
-	if err := passStatus(&execx.Error{Argv: []string{"ssh"}, ExitCode: 255}); !errors.As(err, &status) || status.status != 255 {
+	var status *cliargs.StatusError
+	if err := passStatus(&execx.Error{Argv: []string{"ssh"}, ExitCode: 255}); !errors.As(err, &status) || status.Status != 255 {
 		t.Errorf("exit code: %v", err)
 	}
-	if err := passStatus(&execx.Error{Argv: []string{"ssh"}, ExitCode: -1, Signal: 15}); !errors.As(err, &status) || status.status != 143 {
+	if err := passStatus(&execx.Error{Argv: []string{"ssh"}, ExitCode: -1, Signal: 15}); !errors.As(err, &status) || status.Status != 143 {
 		t.Errorf("signal: %v", err)
 	}
 	if err := passStatus(&execx.Error{Argv: []string{"ssh"}, NotFound: true}); errors.As(err, &status) {

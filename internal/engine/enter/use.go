@@ -48,29 +48,42 @@ func (u Use) String() string {
 }
 
 // InUse finds out who is in a running container, from outside: what the guest
-// says does not count. The error is *NotRunning when it does not run.
-func InUse(guest Guest) (Use, error) {
+// says does not count. onHost is where its sshd listens when it has the host's
+// network, and else the zero value. The error is *NotRunning when it does not run.
+func InUse(guest Guest, onHost netip.AddrPort) (Use, error) {
 	leader, err := openLeader(guest)
 	if err != nil {
 		return Use{}, err
 	}
 	defer leader.folder.Close()
 	var use Use
+	var all []connection
 	for _, table := range []string{"net/tcp", "net/tcp6"} {
 		file, err := leader.open(table, unix.O_RDONLY)
 		if errors.Is(err, fs.ErrNotExist) {
 			// This kernel has no IPv6.
 			continue
 		}
-		var logins []netip.AddrPort
+		var found []connection
 		if err == nil {
-			logins, err = sshConnections(file)
+			found, err = connections(file)
 			_ = file.Close()
 		}
 		if err != nil {
 			return Use{}, inUse(guest, err)
 		}
-		use.Logins = append(use.Logins, logins...)
+		all = append(all, found...)
+	}
+	if use.Logins = logins(all); onHost.IsValid() {
+		ids, err := leader.read("uid_map")
+		if err != nil {
+			return Use{}, inUse(guest, err)
+		}
+		base, err := process.RootID(string(ids))
+		if err != nil {
+			return Use{}, inUse(guest, err)
+		}
+		use.Logins = loginsOnHost(all, onHost, base)
 	}
 	pids, err := guest.Group.Visitors()
 	if err != nil {
@@ -108,18 +121,24 @@ const (
 	established = "01"
 )
 
-// sshConnections reads a table of TCP connections in the form of proc_net(5)
-// (/proc/net/tcp, /proc/net/tcp6) and returns the other ends of the established
-// connections to port 22. Those of the container with itself do not count.
-func sshConnections(table io.Reader) ([]netip.AddrPort, error) {
-	var found []netip.AddrPort
+// connection is an established one, with the user whose socket it is.
+type connection struct {
+	local, remote netip.AddrPort
+	uid           int
+}
+
+// connections reads a table of TCP connections in the form of proc_net(5)
+// (/proc/net/tcp, /proc/net/tcp6).
+func connections(table io.Reader) ([]connection, error) {
+	var found []connection
 	lines := bufio.NewScanner(table)
 	for count := 0; lines.Scan(); count++ {
 		if count > mostConnections {
 			return nil, fmt.Errorf("it has more than %d connections", mostConnections)
 		}
+		const state, owner = 3, 7
 		fields := strings.Fields(lines.Text())
-		if len(fields) < 4 || fields[3] != established {
+		if len(fields) <= state || fields[state] != established {
 			continue
 		}
 		local, err := tableAddress(fields[1])
@@ -130,11 +149,48 @@ func sshConnections(table io.Reader) ([]netip.AddrPort, error) {
 		if err != nil {
 			return nil, err
 		}
-		if local.Port() == sshPort && remote.Addr() != local.Addr() && !remote.Addr().IsLoopback() {
-			found = append(found, remote)
+		if len(fields) <= owner {
+			return nil, fmt.Errorf("cannot read the line %q", lines.Text())
 		}
+		uid, err := strconv.Atoi(fields[owner])
+		if err != nil {
+			return nil, fmt.Errorf("cannot read the user of the line %q", lines.Text())
+		}
+		found = append(found, connection{local, remote, uid})
 	}
 	return found, lines.Err()
+}
+
+// logins returns the other ends of the connections to port 22. Those of the
+// container with itself do not count.
+func logins(all []connection) []netip.AddrPort {
+	var found []netip.AddrPort
+	for _, one := range all {
+		if one.local.Port() == sshPort && one.remote.Addr() != one.local.Addr() && !one.remote.Addr().IsLoopback() {
+			found = append(found, one.remote)
+		}
+	}
+	return found
+}
+
+// loginsOnHost is logins for a guest whose root has the id base, and whose sshd
+// listens at an address of the host's. The table is the host's too, so that both
+// ends are in it: the guest's own do not count.
+func loginsOnHost(all []connection, sshd netip.AddrPort, base int) []netip.AddrPort {
+	const idsOfGuest = 1 << 16
+	own := map[netip.AddrPort]bool{}
+	for _, one := range all {
+		if one.remote == sshd && one.uid >= base && one.uid < base+idsOfGuest {
+			own[one.local] = true
+		}
+	}
+	var found []netip.AddrPort
+	for _, one := range all {
+		if one.local == sshd && !own[one.remote] {
+			found = append(found, one.remote)
+		}
+	}
+	return found
 }
 
 // tableAddress reads an address of the table: hexadecimal digits of 32-bit words

@@ -49,8 +49,10 @@ type Config struct {
 	System string
 	// HostUsr binds the host's /usr.
 	HostUsr bool
-	// HostInterface is the host's end of the virtual cable.
+	// HostInterface is the host's end of the virtual cable. With HostNetwork there
+	// is none: the guest has the host's network.
 	HostInterface string
+	HostNetwork   bool
 	// Nesting opens what container engines inside use, see nesting.
 	Nesting bool
 	// Binds are further folders, whose ids are mapped already.
@@ -109,14 +111,24 @@ func Arguments(config Config) []string {
 	if config.Nesting {
 		arguments = append(arguments, nesting...)
 	}
-	return append(arguments,
-		"--network-veth-extra="+config.HostInterface+":host0",
+	return append(arguments, network(config),
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no",
 		"--kill-signal=SIGRTMIN+4",
 		// The console goes to standard output, which is our log, and reads
 		// nothing.
 		"--console=read-only",
 		"--", filepath.Join(config.System, "init"))
+}
+
+// network is how the guest is connected. In the host's network the guest has no
+// right over any of it, because it is root of its user namespace alone. nspawn
+// leaves out the capability there by itself; that it is not there at all has
+// systemd-networkd inside stay off, see ConditionCapability= in systemd.unit(5).
+func network(config Config) string {
+	if config.HostNetwork {
+		return "--drop-capability=CAP_NET_ADMIN"
+	}
+	return "--network-veth-extra=" + config.HostInterface + ":host0"
 }
 
 // nesting is what OCI runtimes need beyond a plain container: they give each of

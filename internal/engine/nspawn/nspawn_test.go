@@ -146,6 +146,34 @@ func TestArguments(t *testing.T) {
 	}
 }
 
+// TestHostNetwork: there is no cable, and never a guest without ids of its own.
+func TestHostNetwork(t *testing.T) {
+	config := Config{Machine: "demo", Root: "/r", Guest: "/g", Store: "/nix/store", System: "/nix/store/s", HostNetwork: true}
+	private := config
+	private.HostNetwork, private.HostInterface = false, "vd-1"
+	const users, cable, refused = "--private-users=pick", "--network-veth-extra=vd-1:host0", "--drop-capability=CAP_NET_ADMIN"
+	for name, test := range map[string]struct {
+		config  Config
+		has     []string
+		without string
+	}{
+		"host":    {config, []string{users, refused}, "--network"},
+		"private": {private, []string{users, cable}, "--drop"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			arguments := strings.Join(Arguments(test.config), " ")
+			for _, want := range test.has {
+				if !strings.Contains(arguments, want) {
+					t.Errorf("%s lacks %s", arguments, want)
+				}
+			}
+			if strings.Contains(arguments, test.without) {
+				t.Errorf("%s has %s", arguments, test.without)
+			}
+		})
+	}
+}
+
 func TestEnvironment(t *testing.T) {
 	const path = "PATH=/run/current-system/sw/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	tests := []struct {

@@ -86,6 +86,10 @@ func configure(layout registry.Layout, container *registry.Container) (config ns
 	if err := nspawn.PrepareRoot(layout.Root(container.Name), hostUsr); err != nil {
 		return config, fallback, err
 	}
+	onHost := container.Address.OnHost()
+	if onHost && container.Declared == nil {
+		return config, fallback, fmt.Errorf("its record gives it the host's network, which only the configuration of this host may do; remove it with: devhost destroy %s", container.Name)
+	}
 	// Who can build by the host's daemon can fetch with the host's network: only
 	// containers that build their own system get there.
 	socket := ""
@@ -106,7 +110,9 @@ func configure(layout registry.Layout, container *registry.Container) (config ns
 		System:        system,
 		HostUsr:       hostUsr,
 		HostInterface: container.Address.HostInterface,
-		Nesting:       container.Nesting,
+		HostNetwork:   onHost,
+		// Until it is started again, both may be in the record.
+		Nesting: container.Nesting && !onHost,
 	}, fallback, nil
 }
 

@@ -157,6 +157,7 @@ in
       enable = ignored bool false "a container has no keyboard";
     };
 
+    programs.nix-ld.enable = ignored bool false "the host's own loader is in its place";
     powerManagement.enable = ignored bool false "a container has no power of its own";
     fonts.fontconfig.enable = ignored bool false "there are no fonts";
     xdg = {
