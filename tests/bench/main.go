@@ -44,6 +44,9 @@ var figures = []struct {
 	{"memory", (*bench).memory},
 	{"idle", (*bench).idleContainers},
 	{"clone", (*bench).clone},
+	{"evaluate", (*bench).evaluate},
+	{"sync", (*bench).sync},
+	{"deploy", (*bench).deploy},
 	{"other", (*bench).other},
 }
 
@@ -113,6 +116,8 @@ func choose(only string) ([]string, error) {
 // bench is one run.
 type bench struct {
 	program string
+	// client is the devhost-deploy beside it.
+	client string
 	// folder holds everything; registry's state folders lie below it.
 	folder  string
 	unlock  func()
@@ -165,6 +170,7 @@ func newBench(ctx context.Context, program, folder string, runs int, log io.Writ
 	}
 	// A copy: a build meanwhile does not change what is measured.
 	source := b.program
+	b.client = filepath.Join(filepath.Dir(source), "devhost-deploy")
 	b.program = filepath.Join(b.folder, "devhost")
 	if err := copyFile(source, b.program); err != nil {
 		return nil, err

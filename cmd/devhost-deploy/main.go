@@ -1,0 +1,17 @@
+// Command devhost-deploy brings an environment of a project to its dev host.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+
+	"devhost/internal/cli/deploy"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), deploy.EndSignals()...)
+	// A second Ctrl-C ends the program at once; the next run goes on from there.
+	context.AfterFunc(ctx, stop)
+	os.Exit(deploy.Main(ctx, os.Args, deploy.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
+}
