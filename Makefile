@@ -3,7 +3,7 @@ SHELL := /bin/bash
 export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin:/nix/var/nix/profiles/default/bin
 export CGO_ENABLED := 0
 VERSION := $(shell sed -n 's/^  version = "\(.*\)";/\1/p' pkgs/devhost.nix)
-LDFLAGS := -s -w -X devhost/internal/cli/devhost.Version=$(VERSION)
+LDFLAGS := -s -w -X devhost/internal/cli/devhost.Version=$(VERSION) -X devhost/internal/cli/deploy.Version=$(VERSION) -X devhost/internal/cli/devbox.Version=$(VERSION)
 
 # With Nix and without apt, everything runs in the development shell.
 ifeq ($(shell command -v apt-get),)
@@ -13,7 +13,7 @@ SHELL := $(CURDIR)/scripts/in-nix-shell
 endif
 endif
 
-.PHONY: help build demo demo-down host-in-a-box host-in-a-box-down test e2e e2e-nixos bench lint fmt check-nix setup clean
+.PHONY: help build demo demo-down host-in-a-box host-in-a-box-down test e2e e2e-nixos e2e-vm bench lint fmt check-nix setup clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -54,6 +54,12 @@ e2e: ## every end-to-end test (needs root)
 e2e-nixos: ## boot NixOS' own modules, where DEVHOST_NIXPKGS has a tree (needs root)
 	@$(MAKE) -s build
 	@scripts/e2e-nixos
+
+e2e-vm: ## boot VMs by QEMU (needs root for Nix)
+	@MAKE_TARGET=e2e-vm scripts/setup vm
+	@scripts/vm-kernel
+	@$(MAKE) -s build
+	DEVBOX_VM_TESTS=1 go test -count=1 -timeout 30m ./tests/vm
 
 bench: ## measure, and print a table (needs root)
 	@MAKE_TARGET=bench scripts/setup run

@@ -8,6 +8,12 @@
 #   modules       NixOS modules, as a provision.nix is one
 #   specialArgs   further arguments of the modules
 #
+#   (devhost.lib.mkContainerSystem {
+#     inherit nixpkgs;
+#     system = "x86_64-linux";
+#     modules = [ ./docs.nix ];
+#   }).system
+#
 # The result is that of nixpkgs' nixos/default.nix: { config, options, pkgs, system }, of
 # which `system` is the derivation of the container's system.
 { nixpkgs
@@ -15,7 +21,8 @@
 , modules ? [ ]
 , specialArgs ? { }
 }:
-import (nixpkgs + "/nixos") ({
+if !builtins.pathExists (nixpkgs + "/nixos/default.nix") then throw "mkContainerSystem: nixpkgs must be a nixpkgs with NixOS, and ${toString nixpkgs} has no nixos/default.nix"
+else import (nixpkgs + "/nixos") ({
   inherit system;
   configuration.imports = [ ../modules/container-guest ] ++ modules;
 } // (if specialArgs == { } then { } else { inherit specialArgs; }))

@@ -2,11 +2,11 @@
 # -> by a name each, the derivation paths and the like of a part of the outputs. A tree whose
 # packages are too old for devhost's gets stand-ins: then the package's own attributes are
 # evaluated, and nothing of it is built. `users` are other flakes that take this one as their
-# input `devhost`, and have a host named `dev`.
+# input `devhost`, and have hosts of their own.
 { tree, users ? { } }:
 let
   flake = import ../flake.nix;
-  nixpkgs = (import (tree + "/flake.nix")).outputs { self = nixpkgs; } // { outPath = tree; };
+  nixpkgs = import ../tests/nix/nixpkgs.nix { inherit tree; };
   inherit (nixpkgs) lib;
 
   isOld = pkgs: lib.versionOlder (pkgs.go.version or "0") "1.26";
@@ -17,6 +17,7 @@ let
           let package = pkgs.stdenv.mkDerivation (removeAttrs arguments [ "env" "vendorHash" "subPackages" "ldflags" ]);
           in package // { inherit (arguments) meta vendorHash; goModules = package; };
         installShellFiles = pkgs.installShellFiles or pkgs.hello;
+        qemu = pkgs.qemu or pkgs.hello;
         callPackage = lib.callPackageWith extended;
       };
     in
@@ -41,7 +42,7 @@ let
 
   derivations = lib.mapAttrs (_: lib.mapAttrs (_: value: value.drvPath));
   system = host: host.config.system.build.toplevel.drvPath;
-  systemOf = path: system ((import path).outputs (inputs // { devhost = outputs; self = { }; })).nixosConfigurations.dev;
+  systemsOf = path: lib.mapAttrs (_: system) ((import path).outputs (inputs // { devhost = outputs; self = { }; })).nixosConfigurations;
 in
 assert lib.subtractLists
   [ "apps" "checks" "devShells" "formatter" "legacyPackages" "lib" "nixosConfigurations" "nixosModules" "overlays" "packages" "templates" ]
@@ -60,4 +61,7 @@ assert lib.subtractLists
   nixosTests = lib.mapAttrs (_: packages: lib.attrNames packages.nixosTests) outputs.legacyPackages;
 }
 // lib.mapAttrs (_: system) outputs.nixosConfigurations
-// lib.mapAttrs (_: systemOf) ({ "the template of a host" = ../templates/host/flake.nix; } // users)
+// lib.mapAttrs (_: systemsOf) ({
+  "the template of a host" = ../templates/host/flake.nix;
+  "the template of a devbox" = ../templates/devbox/flake.nix;
+} // users)

@@ -1,5 +1,6 @@
-# The reference page of a module's options, in Markdown: { module }. It is made with
-# channels/offline's library, so that it is the same everywhere.
+# The reference page of a module's options, in Markdown: { module }; for modules/devbox also a
+# table of what the hypervisors can do. It is made with channels/offline's library, so that it is
+# the same everywhere.
 { module }:
 let
   lib = import ../channels/offline/lib;
@@ -29,5 +30,19 @@ let
   else if option ? default then field "default" "`${pretty option.default}`" else "")
   + lib.optionalString (option ? example) (field "example" "`${pretty option.example}`")
   + lib.optionalString (option.readOnly or false) "- read only\n";
+
+  hypervisors = ../modules + "/${module}/hypervisors.nix";
+  table =
+    let
+      row = cells: "| ${lib.concatStringsSep " | " cells} |\n";
+      consoles = hypervisor: lib.concatStringsSep ", " (lib.unique (map (system: "`${hypervisor.console.${system}}`") hypervisor.systems));
+      list = values: lib.concatMapStringsSep ", " (value: "`${value}`") values;
+    in
+    row [ "`devbox.hypervisor`" "on" "guests" "machines inside (`vm.nested`)" "serial console" ]
+    + row [ "---" "---" "---" "---" "---" ]
+    + lib.concatStrings (lib.mapAttrsToList
+      (name: hypervisor: row [ "`${name}`" hypervisor.summary (list hypervisor.systems) (list hypervisor.nested) (consoles hypervisor) ])
+      (import hypervisors))
+    + "\n";
 in
-"# Options of modules/${module}\n\n" + lib.concatMapStringsSep "\n" entry (collect evaluated.options)
+"# Options of modules/${module}\n\n" + lib.optionalString (builtins.pathExists hypervisors) table + lib.concatMapStringsSep "\n" entry (collect evaluated.options)

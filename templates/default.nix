@@ -9,6 +9,15 @@
       - Switch to it: `nixos-rebuild switch --flake .#dev`
     '';
   };
+  devbox = {
+    path = ./devbox;
+    description = "A NixOS virtual machine of one's own, on Tart or QEMU";
+    welcomeText = ''
+      - In `flake.nix`, say what runs it and how large it is; in `configuration.nix`, who works on it
+        and what it has.
+      - On Linux, try it: `nix build .#nixosConfigurations.dev.config.system.build.vm && ./result/bin/run-dev-vm`
+    '';
+  };
   environment = {
     path = ./environment;
     description = "What a project's development container needs, for devhost ensure";

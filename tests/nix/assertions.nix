@@ -28,11 +28,29 @@ in
   forwarding = { module.boot.kernel.sysctl."net.ipv4.ip_forward" = false; remedy = "set\nit to true"; };
   hosts = { module.environment.etc.hosts.mode = "0644"; remedy = "remove environment.etc.hosts.mode"; };
   ports = { module.services.devhost.ingress.httpPort = 443; remedy = "change one of them"; };
+  acme-nowhere = { module.services.devhost.ingress.tls = "acme"; remedy = "set\nservices.devhost.publicAddress"; };
+  tls-without-files = { module.services.devhost.ingress.tls = "files"; remedy = "set services.devhost.ingress.certificates"; };
+  files-without-tls = {
+    module.services.devhost.ingress.certificates = [{ certificate = "/tls/a.crt"; key = "/tls/a.key"; }];
+    remedy = "services.devhost.ingress.tls = \"files\"";
+  };
   routed = { module.services.devhost.network.ipv6Routed = true; remedy = "services.devhost.network.ipv6Pool"; };
   container-nowhere = { module.services.devhost.containers.ci = { }; remedy = "set one of channel, flake\nand config of services.devhost.containers.ci"; };
   container-twice = {
     module.services.devhost.containers.ci = { channel = "/srv/channel"; flake = "github:NixOS/nixpkgs"; };
     remedy = "services.devhost.containers.ci";
+  };
+  host-network-aliases = {
+    module.services.devhost.containers.ci = { channel = "/srv/channel"; network = "host"; aliases = [ "www" ]; };
+    remedy = "remove aliases, or set network = \"private\", in\nservices.devhost.containers.ci";
+  };
+  host-network-ports = {
+    module.services.devhost.containers.ci = { channel = "/srv/channel"; network = "host"; forwardPorts = [{ hostPort = 8080; guestPort = 80; }]; };
+    remedy = "remove forwardPorts";
+  };
+  host-network-nesting = {
+    module.services.devhost.containers.ci = { channel = "/srv/channel"; network = "host"; nesting = true; };
+    remedy = "remove nesting";
   };
   test-builder = {
     module = {

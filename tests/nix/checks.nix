@@ -4,10 +4,17 @@
 let
   inherit (pkgs) lib;
   tests = import ./. { inherit tree; };
+  guests = import ./guests.nix { inherit tree; };
+  devboxes = import ./devboxes.nix { inherit tree; };
 
   # An output that is there when the value is good; what is wrong fails the evaluation already.
   holds = name: good: pkgs.runCommand "devhost-${name}" { } (if good then "touch $out" else throw "${name}: run scripts/check-nix");
   all = lib.foldl' (good: value: builtins.deepSeq value good) true;
+  # A check for each value that must be as in a file, and for each set of others.
+  expected = kind: folder: lib.mapAttrs' (name: value: lib.nameValuePair "evaluation-${kind}-${name}" (holds "evaluation-${kind}-${name}" (
+    builtins.fromJSON (builtins.unsafeDiscardStringContext (builtins.toJSON value)) == lib.importJSON (./expected + "/${folder}/${name}.json")
+  )));
+  sets = prefix: lib.mapAttrs' (part: values: lib.nameValuePair "evaluation-${prefix}${part}" (holds "evaluation-${prefix}${part}" (all (lib.attrValues values))));
 
   # Those that Flying Circus' platform on the search path is needed for come with scripts/check-nix.
   hosts = removeAttrs tests.hosts [ "platform" ];
@@ -27,11 +34,10 @@ in
   });
 
   evaluation-assertions = holds "evaluation-assertions" (tests.assertions == lib.importJSON ./expected/assertions.json);
-} // lib.mapAttrs'
-  (part: values: lib.nameValuePair "evaluation-${part}" (holds "evaluation-${part}" (all (lib.attrValues values))))
-  (removeAttrs tests [ "assertions" "hosts" ])
-// lib.mapAttrs'
-  (name: host: lib.nameValuePair "evaluation-host-${name}" (holds "evaluation-host-${name}" (
-    builtins.fromJSON (builtins.unsafeDiscardStringContext (builtins.toJSON host)) == lib.importJSON (./expected/hosts + "/${name}.json")
-  )))
-  hosts
+}
+// sets "" (removeAttrs tests [ "assertions" "hosts" ])
+// sets "guest-" (removeAttrs guests [ "guests" ])
+// sets "devbox-" (removeAttrs devboxes [ "devboxes" ])
+// expected "host" "hosts" hosts
+// expected "guest" "guests" guests.guests
+// expected "devbox" "devboxes" devboxes.devboxes

@@ -11,6 +11,7 @@
   environment.environment = "shop";
   authorizedKeys.authorizedKeys = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl alice" ];
   nesting.nesting = true;
+  network.network = "host";
   forwardPorts.forwardPorts = [{ hostPort = 8080; guestPort = 80; }];
   bindMounts.bindMounts."/srv/shop" = { hostPath = "/home/alice/shop"; };
   "limits.memory".limits.memory = "4G";

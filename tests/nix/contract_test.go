@@ -25,9 +25,11 @@ import (
 // host is what is compared here of a file in expected/hosts.
 type host struct {
 	Settings json.RawMessage `json:"settings"`
-	Sudo     []string        `json:"sudo"`
-	Names    []string        `json:"names"`
-	Units    map[string]any  `json:"units"`
+	// Containers have store paths without their hashes.
+	Containers []map[string]any `json:"containers"`
+	Sudo       []string         `json:"sudo"`
+	Names      []string         `json:"names"`
+	Units      map[string]any   `json:"units"`
 }
 
 func hosts(t *testing.T) map[string]host {
@@ -98,6 +100,75 @@ func TestSettingsAreAll(t *testing.T) {
 	if diff := cmp.Diff(keys("", want), keys("", got)); diff != "" {
 		t.Errorf("-program +module:\n%s", diff)
 	}
+}
+
+// TestContainers: devhost reads the declared containers that the modules write,
+// and they know every key.
+func TestContainers(t *testing.T) {
+	read := 0
+	for name, host := range hosts(t) {
+		t.Run(name, func(t *testing.T) {
+			for _, container := range host.Containers {
+				for _, key := range []string{"system", "provision"} {
+					if object, _ := container[key].(string); object != "" && !strings.HasPrefix(object, "/") {
+						container[key] = "/nix/store/" + strings.Repeat("0", 32) + "-" + object
+					}
+				}
+			}
+			text, err := json.Marshal(map[string]any{"version": 1, "containers": host.Containers})
+			if err != nil {
+				t.Fatal(err)
+			}
+			declared, problems := settings.ParseDeclarations(text)
+			for _, problem := range problems {
+				t.Errorf("the containers: %v", problem)
+			}
+			read += len(declared.Containers)
+		})
+	}
+	if read == 0 {
+		t.Error("no host declares a container")
+	}
+
+	// What the containers of that host say together.
+	said := map[string]bool{}
+	for _, container := range hosts(t)["declared"].Containers {
+		for key := range keysOfAll("", container) {
+			said[key] = true
+		}
+	}
+	whole, err := json.Marshal(settings.Declaration{ForwardPorts: make([]settings.DeclaredPort, 1), BindMounts: make([]settings.BindMount, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var declaration any
+	if err := json.Unmarshal(whole, &declaration); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(keysOfAll("", declaration), said); diff != "" {
+		t.Errorf("keys of a container, -program +module:\n%s", diff)
+	}
+}
+
+// keysOfAll is keys, with those of objects in lists.
+func keysOfAll(path string, value any) map[string]bool {
+	all := map[string]bool{}
+	switch value := value.(type) {
+	case map[string]any:
+		for key, inner := range value {
+			all[path+"."+key] = true
+			for found := range keysOfAll(path+"."+key, inner) {
+				all[found] = true
+			}
+		}
+	case []any:
+		for _, inner := range value {
+			for found := range keysOfAll(path+"[]", inner) {
+				all[found] = true
+			}
+		}
+	}
+	return all
 }
 
 func keys(path string, value any) map[string]bool {

@@ -53,15 +53,20 @@ in
       good (lib.optional (of [ ] == of [ case.module ]) "${name} changes nothing at ${lib.concatStringsSep "." case.changes}"))
     effects;
 
-  # What an option of a declared container changes in the file.
-  containers = lib.mapAttrs
-    (name: module:
-      let
-        base = { services.devhost.containers.ci = { channel = lib.mkDefault "/srv/channel"; }; };
-        declared = module: (projection (evaluate { imports = [ hosts.minimal base { services.devhost.containers.ci = module; } ]; })).containers;
-      in
-      good (lib.optional (declared { } == declared module) "containers.<name>.${name} changes nothing"))
-    containers;
+  # What an option of a declared container changes in the file: all are declared beside each
+  # other, and beside one that says nothing.
+  containers =
+    let
+      base = { channel = lib.mkDefault "/srv/channel"; };
+      declared = (projection (evaluate {
+        imports = [ hosts.minimal ];
+        services.devhost.containers = lib.mapAttrs (_: module: lib.mkMerge [ base module ]) (containers // { "says nothing" = { }; });
+      })).containers;
+      byName = lib.listToAttrs (map (container: lib.nameValuePair container.name (removeAttrs container [ "name" ])) declared);
+    in
+    lib.mapAttrs
+      (name: _: good (lib.optional (byName.${name} == byName."says nothing") "containers.<name>.${name} changes nothing"))
+      containers;
 
   coverage = {
     # Every option of a declared container is tried.
@@ -125,6 +130,9 @@ in
           specialArgs.team = "red";
           modules = [ ({ team, ... }: { environment.etc.team.text = team; }) ];
         }).config.environment.etc.team.text != "red") "specialArgs are ignored");
+      what-is-no-nixpkgs-is-refused = good (lib.optional
+        (builtins.tryEval ((import ../../lib).mkContainerSystem { nixpkgs = ../../examples; system = "x86_64-linux"; })).success
+        "a folder without NixOS is taken for a nixpkgs");
       unknown-owner-is-refused = good (
         let
           tried = owner: (builtins.tryEval (evaluate {
@@ -152,6 +160,9 @@ in
       domain-restarts-ingress = good (lib.optional
         (same "devhost-ingress.service" { services.devhost.publicAddress = "dev.example.org"; })
         "the ingress is not restarted for another domain");
+      certificates-restart-ingress = good (lib.optional
+        (same "devhost-ingress.service" { services.devhost.ingress = { tls = "files"; certificates = [{ certificate = "/tls/a.crt"; key = "/tls/a.key"; }]; }; })
+        "the ingress is not restarted for other certificates");
       network-reloads-boot = good (
         lib.optional (same "devhost-boot.service" { services.devhost.network.restrictBuilders = false; })
           "settings of the network wait for the next start"

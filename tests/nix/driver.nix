@@ -15,13 +15,16 @@ let
     __splicedPackages = standIns;
     callPackage = lib.callPackageWith standIns;
     ruff = real.hello;
+    OVMF = (real.OVMF or real.hello) // firmware;
   };
   older = { config, options, ... }: {
     options = {
       containers = lib.mkOption { type = lib.types.lazyAttrsOf lib.types.raw; default = { }; apply = containers: lib.getAttrs (lib.attrNames containers) config.nodes; };
       requiredFeatures = lib.mkOption { type = lib.types.attrsOf lib.types.bool; default = { }; };
     };
-    config = {
+    config = lib.optionalAttrs (options ? devboxModules) {
+      devboxModules = [{ devbox.install.package = pkgs.writeTextDir "bin/devbox-auto-install" ""; }];
+    } // {
       nodes = lib.mkMerge options.containers.definitions;
       defaults = { config, options, ... }: {
         options.security = {

@@ -2,6 +2,7 @@
 { tree }:
 let
   lib = import (tree + "/lib");
+  inherit (import ./text.nix { inherit lib; }) plain linesOfUnit;
 
   # What a machine needs besides.
   machine = { lib, ... }: {
@@ -38,15 +39,9 @@ rec {
     let
       ours = lib.filterAttrs (name: _: lib.hasPrefix "devhost" name);
       etc = name: config.environment.etc.${name} or { source = null; };
-      # Store paths lose their hashes and versions.
-      plain = text: lib.concatMapStrings (part: if lib.isString part then part else lib.head part)
-        (builtins.split "/nix/store/[a-z0-9]{32}-([a-zA-Z_-]*[a-zA-Z_])(-[0-9][^ /:\"]*)?" (builtins.unsafeDiscardStringContext text));
-      # What differs, and is told by the other fields.
-      noise = line: line == "" || line == "[Install]"
-        || lib.any (key: lib.hasPrefix "${key}=" line) [ "Environment" "WantedBy" "X-Restart-Triggers" ];
       unit = kind: name: value: lib.nameValuePair "${name}.${kind}" ({
         inherit (value) wantedBy;
-        text = lib.filter (line: !noise line) (lib.splitString "\n" (plain config.systemd.units."${name}.${kind}".text));
+        text = linesOfUnit config.systemd.units."${name}.${kind}".text;
       } // lib.optionalAttrs (kind == "service") {
         path = if value.environment.PATH or null == null then null
           else lib.unique (map (folder: lib.head (lib.splitString "/" folder)) (lib.splitString ":" (plain value.environment.PATH)));

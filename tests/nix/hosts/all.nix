@@ -22,7 +22,14 @@
     };
     expiry = { enable = false; warnAfter = "2d"; stopAfter = "3d12h"; deleteAfter = "2w"; archiveFor = "8w"; };
     batou.enable = false;
-    ingress = { enable = false; httpPort = 8080; httpsPort = 8444; };
+    ingress = {
+      enable = false;
+      httpPort = 8080;
+      httpsPort = 8444;
+      tls = "files";
+      acme = { email = "admin@example.org"; directory = "https://ca.example.org/acme/directory"; caFile = "/etc/ssl/own-ca.pem"; };
+      certificates = [{ certificate = "/etc/devhost-tls/wildcard.crt"; key = "/etc/devhost-tls/wildcard.key"; }];
+    };
     openFirewall = false;
     sysctls = { ipForward = false; inotifyInstances = 65536; inotifyWatches = 1048576; };
   };

@@ -20,6 +20,7 @@
       limits = { memory = "4G"; cpus = 1.5; tasks = 4096; ioWeight = 50; disk = "20G"; };
     };
     containers.nightly.flake = "github:NixOS/nixpkgs/nixos-26.05";
+    containers.probe = { flake = "github:NixOS/nixpkgs"; network = "host"; };
     containers.web.config = {
       environment.etc.proof.text = "there";
       users.users.shop = { isSystemUser = true; uid = 4711; group = "service"; };

@@ -9,4 +9,5 @@
   platform = ./platform.nix;
   builder = ./builder.nix;
   declared = ./declared.nix;
+  certificates = ./certificates.nix;
 }

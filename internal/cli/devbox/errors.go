@@ -1,0 +1,92 @@
+package devbox
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"devhost/internal/cli/cliargs"
+	"devhost/internal/devbox"
+	"devhost/internal/hypervisor"
+	"devhost/internal/names"
+	"devhost/internal/nix"
+	"devhost/internal/registry"
+)
+
+// The exit codes of devbox-cli. They are documented in the help text.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitDegraded    = 3
+	exitMissing     = 4
+	exitBusy        = 5
+	exitHost        = 6
+	exitInterrupted = 130
+	exitNoReader    = 141
+)
+
+// exitCode is the one place that maps errors to exit codes.
+func exitCode(ctx context.Context, err error) int {
+	var (
+		status      *cliargs.StatusError
+		usage       *cliargs.UsageError
+		host        *cliargs.HostError
+		name        *names.Invalid
+		size        *devbox.BadSize
+		which       *devbox.UnknownHypervisor
+		reference   *devbox.BadReference
+		key         *devbox.BadKeyFile
+		iso         *devbox.NoISO
+		login       *devbox.NoLogin
+		unknown     *devbox.Unknown
+		unknownHost *devbox.UnknownHost
+		degraded    *devbox.Degraded
+		unsupported *hypervisor.Unsupported
+		port        *hypervisor.PortTaken
+		noNix       *nix.NotInstalled
+		locked      *registry.Locked
+	)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &status):
+		return status.Status
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return exitInterrupted
+	case cliargs.NoReader(err):
+		return exitNoReader
+	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &size), errors.As(err, &which), errors.As(err, &reference),
+		errors.As(err, &key), errors.As(err, &iso), errors.As(err, &login):
+		return exitUsage
+	case errors.As(err, &degraded):
+		return exitDegraded
+	case errors.As(err, &unknown), errors.As(err, &unknownHost):
+		return exitMissing
+	case errors.As(err, &locked):
+		return exitBusy
+	case errors.As(err, &host), errors.As(err, &unsupported), errors.As(err, &port), errors.As(err, &noNix):
+		return exitHost
+	}
+	return exitFailed
+}
+
+// report prints an error for a person and returns the exit status.
+func (a *app) report(ctx context.Context, err error) int {
+	code := exitCode(ctx, err)
+	var status *cliargs.StatusError
+	if err == nil || errors.As(err, &status) || code == exitNoReader {
+		return code
+	}
+	if code == exitInterrupted {
+		fmt.Fprintln(a.streams.Err, "devbox-cli: interrupted")
+		var left *devbox.LeftRunning
+		if errors.As(err, &left) {
+			fmt.Fprintln(a.streams.Err, left.Now)
+		}
+		return code
+	}
+	fmt.Fprintf(a.streams.Err, "devbox-cli: %v\n", err)
+	cliargs.See(a.streams.Err, "devbox-cli", err)
+	return code
+}
