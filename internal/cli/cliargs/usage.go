@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/execx"
 	"devhost/internal/names"
 )
 
@@ -52,6 +53,19 @@ func (h *HostError) Unwrap() error { return h.Err }
 type StatusError struct{ Status int }
 
 func (s *StatusError) Error() string { return fmt.Sprintf("exit status %d", s.Status) }
+
+// PassStatus ends the program as a command that it ran for the person has ended,
+// which said itself what is wrong.
+func PassStatus(err error) error {
+	var failed *execx.Error
+	if errors.As(err, &failed) && !failed.NotFound && failed.Err == nil {
+		if failed.Signal != 0 {
+			return &StatusError{Status: 128 + int(failed.Signal)}
+		}
+		return &StatusError{Status: failed.ExitCode}
+	}
+	return err
+}
 
 // NoReader tells whether somebody closed the pipe that output goes to, as head
 // does.

@@ -253,22 +253,10 @@ not needed where there is one; what follows -- goes to ssh:
 			if err != nil {
 				return &cliargs.UsageError{Command: "ssh", Err: err}
 			}
-			return passStatus(a.loggedRunner(c).Run(c.Context, execx.Command{
+			return cliargs.PassStatus(a.loggedRunner(c).Run(c.Context, execx.Command{
 				Name: "ssh", Args: append([]string{"-F", e.SSHConfig(), "--", host.Name}, words...), Passthrough: true,
 				Stdin: a.streams.In, Stdout: a.streams.Out, Stderr: a.streams.Err,
 			}))
 		},
 	}
-}
-
-// passStatus ends the program with the status of the command that it ran.
-func passStatus(err error) error {
-	var failed *execx.Error
-	if errors.As(err, &failed) && !failed.NotFound && failed.Err == nil {
-		if failed.Signal != 0 {
-			return &cliargs.StatusError{Status: 128 + int(failed.Signal)}
-		}
-		return &cliargs.StatusError{Status: failed.ExitCode}
-	}
-	return err
 }

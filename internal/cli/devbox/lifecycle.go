@@ -432,15 +432,7 @@ func (a *app) sshCommand() *cli.Command {
 				return err
 			}
 			command := execx.Command{Name: "ssh", Args: append(manager.SSHArguments(name, user, endpoint), rest...), Passthrough: true, Stdin: a.streams.In, Stdout: a.streams.Out, Stderr: a.streams.Err}
-			err = manager.Runner.Run(c.Context, command)
-			var failed *execx.Error
-			if errors.As(err, &failed) && !failed.NotFound && failed.Err == nil {
-				if failed.Signal != 0 {
-					return &cliargs.StatusError{Status: 128 + int(failed.Signal)}
-				}
-				return &cliargs.StatusError{Status: failed.ExitCode}
-			}
-			return err
+			return cliargs.PassStatus(manager.Runner.Run(c.Context, command))
 		},
 	}
 }

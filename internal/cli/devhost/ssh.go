@@ -1,7 +1,6 @@
 package devhost
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -80,7 +79,7 @@ func (a *app) runSSH(c *cli.Context, record *registry.Container, files sshaccess
 	// ssh reads options up to the host name and once more after it.
 	command.Args = append(append(command.Args, record.Name), arguments...)
 	// A signal ends ssh first, which sits on the same terminal.
-	return passStatus(execx.New().Run(c.Context, command))
+	return cliargs.PassStatus(execx.New().Run(c.Context, command))
 }
 
 // nameAndRest splits NAME [--] REST.
@@ -95,18 +94,6 @@ func nameAndRest(c *cli.Context) (string, []string, error) {
 		rest = rest[1:]
 	}
 	return name, rest, nil
-}
-
-// passStatus ends devhost with the status of the command that it ran.
-func passStatus(err error) error {
-	var failed *execx.Error
-	if errors.As(err, &failed) && !failed.NotFound && failed.Err == nil {
-		if failed.Signal != 0 {
-			return &cliargs.StatusError{Status: 128 + int(failed.Signal)}
-		}
-		return &cliargs.StatusError{Status: failed.ExitCode}
-	}
-	return err
 }
 
 func (a *app) sshConfigCommand() *cli.Command {

@@ -81,16 +81,16 @@ func TestExitCodes(t *testing.T) {
 
 func TestPassStatus(t *testing.T) {
 	var status *cliargs.StatusError
-	if err := passStatus(&execx.Error{Argv: []string{"ssh"}, ExitCode: 255}); !errors.As(err, &status) || status.Status != 255 {
+	if err := cliargs.PassStatus(&execx.Error{Argv: []string{"ssh"}, ExitCode: 255}); !errors.As(err, &status) || status.Status != 255 {
 		t.Errorf("exit code: %v", err)
 	}
-	if err := passStatus(&execx.Error{Argv: []string{"ssh"}, ExitCode: -1, Signal: 15}); !errors.As(err, &status) || status.Status != 143 {
+	if err := cliargs.PassStatus(&execx.Error{Argv: []string{"ssh"}, ExitCode: -1, Signal: 15}); !errors.As(err, &status) || status.Status != 143 {
 		t.Errorf("signal: %v", err)
 	}
-	if err := passStatus(&execx.Error{Argv: []string{"ssh"}, NotFound: true}); errors.As(err, &status) {
+	if err := cliargs.PassStatus(&execx.Error{Argv: []string{"ssh"}, NotFound: true}); errors.As(err, &status) {
 		t.Errorf("a missing program is an error of ours: %v", err)
 	}
-	if err := passStatus(nil); err != nil {
+	if err := cliargs.PassStatus(nil); err != nil {
 		t.Error(err)
 	}
 }
