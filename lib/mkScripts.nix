@@ -1,31 +1,33 @@
-# mkScripts { pkgs, ... } makes commands for the devboxes of one repository, with steps of its own
-# woven in, such as to decrypt a key:
-#
-#   { devbox-bootstrap, devbox-rebuild, devbox-start, devbox-stop, devbox-remove }
-#
-# Each takes the name of a host, and more arguments for devbox-cli, and changes to the top of the
-# git repository that it is called in.
-#
-#   pkgs              the packages of the machine that they run on
-#   flakeRef          the flake of the hosts; "." is the repository
-#   privateKeyHook    shell, before devbox-bootstrap: exports DEVBOX_SSH_KEY, the path of a private key
-#   parentPubKeyHook  shell, after that: exports DEVBOX_PARENT_PUBKEY, the path of a public key
-#   preRebuildHook    shell, before devbox-rebuild
-#   devbox-cli        the package of devbox-cli; by default of this flake
-#
-# A hook is any bash. It runs in the process of the command, in the repository's top folder, with
-# $HOST set. What it exports reaches devbox-cli, and what it traps on EXIT runs in the end. A command
-# in it that fails ends all, with its exit code (set -e); a hook may say `set +e`.
-#
-#   packages = devhost.lib.mkScripts {
-#     inherit pkgs;
-#     privateKeyHook = ''
-#       DEVBOX_SSH_KEY=$(mktemp)
-#       trap 'rm -f "$DEVBOX_SSH_KEY"' EXIT
-#       sops --decrypt "secrets/$HOST.key" >"$DEVBOX_SSH_KEY"
-#       export DEVBOX_SSH_KEY
-#     '';
-#   };
+/**
+  mkScripts { pkgs, ... } makes commands for the devboxes of one repository, with steps of its own
+  woven in, such as to decrypt a key:
+
+      { devbox-bootstrap, devbox-rebuild, devbox-start, devbox-stop, devbox-remove }
+
+  Each takes the name of a host, and more arguments for devbox-cli, and changes to the top of the
+  git repository that it is called in.
+
+      pkgs              the packages of the machine that they run on
+      flakeRef          the flake of the hosts; "." is the repository
+      privateKeyHook    shell, before devbox-bootstrap: exports DEVBOX_SSH_KEY, the path of a private key
+      parentPubKeyHook  shell, after that: exports DEVBOX_PARENT_PUBKEY, the path of a public key
+      preRebuildHook    shell, before devbox-rebuild
+      devbox-cli        the package of devbox-cli; by default of this flake
+
+  A hook is any bash. It runs in the process of the command, in the repository's top folder, with
+  $HOST set. What it exports reaches devbox-cli, and what it traps on EXIT runs in the end. A command
+  in it that fails ends all, with its exit code (set -e); a hook may say `set +e`.
+
+      packages = devhost.lib.mkScripts {
+        inherit pkgs;
+        privateKeyHook = ''
+          DEVBOX_SSH_KEY=$(mktemp)
+          trap 'rm -f "$DEVBOX_SSH_KEY"' EXIT
+          sops --decrypt "secrets/$HOST.key" >"$DEVBOX_SSH_KEY"
+          export DEVBOX_SSH_KEY
+        '';
+      };
+*/
 { pkgs
 , flakeRef ? "."
 , privateKeyHook ? ""

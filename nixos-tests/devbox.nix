@@ -30,7 +30,8 @@ let
     substituters = [ ];
     trustedPublicKeys = [ ];
   });
-  qemu = import (hostPkgs.path + "/nixos/lib/qemu-common.nix") { inherit lib; pkgs = hostPkgs; };
+  # Releases differ in what it asks for.
+  qemu = hostPkgs.callPackage (hostPkgs.path + "/nixos/lib/qemu-common.nix") { };
 in
 {
   options.devboxModules = lib.mkOption {

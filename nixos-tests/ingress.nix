@@ -56,7 +56,7 @@
     with subtest("http leads to https"):
         client.wait_until_succeeds(
             "curl -sS -o /dev/null -w '%{http_code} %{redirect_url}' http://www.one.dev.example.org/a?b"
-            " | grep -qx '308 https://www.one.dev.example.org/a?b'",
+            " | grep -x '308 https://www.one.dev.example.org/a?b'",
             timeout=60,
         )
 

@@ -41,6 +41,7 @@ let
   outputs = flake.outputs (inputs // { self = outputs; });
 
   derivations = lib.mapAttrs (_: lib.mapAttrs (_: value: value.drvPath));
+  namesOf = lib.mapAttrs (_: lib.attrNames);
   system = host: host.config.system.build.toplevel.drvPath;
   systemsOf = path: lib.mapAttrs (_: system) ((import path).outputs (inputs // { devhost = outputs; self = { }; })).nixosConfigurations;
 in
@@ -48,13 +49,27 @@ assert lib.subtractLists
   [ "apps" "checks" "devShells" "formatter" "legacyPackages" "lib" "nixosConfigurations" "nixosModules" "overlays" "packages" "templates" ]
   (lib.attrNames outputs) == [ ];
 {
+  # All that there is, on the kinds of machines that every tree knows.
+  names = lib.mapAttrs (_: names: removeAttrs names [ "aarch64-darwin" ])
+    {
+      inherit (lib.mapAttrs (_: namesOf) { inherit (outputs) packages apps devShells; }) packages apps devShells;
+      checks = lib.mapAttrs (_: lib.filter (name: ! lib.hasPrefix "evaluation-" name)) (namesOf outputs.checks);
+    } // namesOf { inherit (outputs) formatter lib nixosConfigurations nixosModules overlays templates; };
   packages = derivations outputs.packages;
   devShells = derivations outputs.devShells;
   apps = lib.mapAttrs (_: lib.mapAttrs (_: app: assert app.type == "app"; app.program)) outputs.apps;
   formatter = lib.mapAttrs (_: formatter: formatter.drvPath) outputs.formatter;
   lib = lib.mapAttrs (_: builtins.isFunction) outputs.lib;
   modules = lib.mapAttrs (_: module: map (path: assert builtins.pathExists path; toString path) module.imports) outputs.nixosModules;
-  overlays = lib.mapAttrs (_: overlay: (overlay (withStandIns nixpkgs.legacyPackages.x86_64-linux) { }).devhost.drvPath) outputs.overlays;
+  overlays = lib.mapAttrs
+    (_: overlay:
+      let
+        base = withStandIns nixpkgs.legacyPackages.x86_64-linux;
+        added = overlay final base;
+        final = base // added // { callPackage = lib.callPackageWith final; };
+      in
+      lib.mapAttrs (_: package: package.drvPath) added)
+    outputs.overlays;
   templates = lib.mapAttrs (_: template: assert builtins.pathExists template.path; template.description) outputs.templates;
   # scripts/check-nix has evaluated what is in the others.
   checks = lib.mapAttrs (_: checks: derivations { checks = lib.filterAttrs (name: _: ! lib.hasPrefix "evaluation-" name || name == "evaluation-host-minimal") checks; }) outputs.checks;

@@ -214,7 +214,8 @@ func (m *Manager) resolve(ctx context.Context, request EnsureRequest, old *regis
 	if old != nil {
 		want.record = *old
 	} else {
-		want.record = registry.Container{Name: request.Name, Owner: request.Owner, CreatedAt: m.Now().UTC(), Aliases: []string{}, Enabled: true, Dialect: request.Dialect, Limits: limitsOf(m.Settings.Defaults)}
+		want.record = registry.Container{Name: request.Name, Owner: request.Owner, CreatedAt: m.Now().UTC(), Aliases: []string{}, Enabled: true, Dialect: request.Dialect, Limits: limitsOf(m.Settings.Defaults),
+			Nesting: m.Settings.DefaultNesting && m.Settings.AllowNesting}
 	}
 	record := &want.record
 	if err := m.resolveProvision(ctx, request, want); err != nil {

@@ -93,6 +93,48 @@ func TestDefaultsAreForNewContainers(t *testing.T) {
 	}
 }
 
+// TestNestingByDefault: who makes a container has the last word, the settings
+// have it where nobody says, and what they do not allow they do not give.
+func TestNestingByDefault(t *testing.T) {
+	for name, test := range map[string]struct {
+		allowed, given bool
+		asked          *bool
+		want           bool
+	}{
+		"by default":             {allowed: true, given: true, want: true},
+		"not by default":         {allowed: true},
+		"taken back":             {allowed: true, given: true, asked: pointer(false)},
+		"asked for":              {allowed: true, asked: pointer(true), want: true},
+		"given, and not allowed": {given: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			manager := managerWith(w, func(s *settings.Settings) { s.AllowNesting, s.DefaultNesting = test.allowed, test.given })
+			asked := request("one")
+			asked.Nesting = test.asked
+			if _, err := manager.Ensure(t.Context(), asked); err != nil {
+				t.Fatal(err)
+			}
+			if got := load(t, w).Nesting; got != test.want {
+				t.Errorf("nesting is %v", got)
+			}
+		})
+	}
+	t.Run("later", func(t *testing.T) {
+		w := newWorld(t)
+		if _, err := w.manager().Ensure(t.Context(), request("one")); err != nil {
+			t.Fatal(err)
+		}
+		manager := managerWith(w, func(s *settings.Settings) { s.DefaultNesting = true })
+		if _, err := manager.Ensure(t.Context(), EnsureRequest{Name: "box", Timeout: time.Minute}); err != nil {
+			t.Fatal(err)
+		}
+		if load(t, w).Nesting {
+			t.Error("a container that there was has got nesting")
+		}
+	})
+}
+
 // TestLowerMaximum: a container that has more than the settings allow now is
 // brought down at its next change, and people are told.
 func TestLowerMaximum(t *testing.T) {

@@ -71,6 +71,9 @@ func check(settings Settings, d *decoder) {
 	c.limits("defaults", settings.Defaults)
 	c.limits("maximum", settings.Maximum)
 	c.defaultsFit(settings)
+	if settings.DefaultNesting && !settings.AllowNesting {
+		c.doubt("defaultNesting", "it has no effect, because allowNesting is false")
+	}
 	c.network(settings.Network)
 	c.expiry(settings.Expiry)
 	c.ingress(settings.Ingress)

@@ -39,6 +39,7 @@ var keys = []key{
 	{"maximum.ioWeight", "As in `defaults`.", `1000`},
 	{"maximum.disk", "As in `defaults`.", `"100G"`},
 	{"allowNesting", "Whether people may ask for `--nesting`, which costs some isolation.", `true`},
+	{"defaultNesting", "Whether a new container has nesting where `ensure` does not say (`--nesting=false` does).", `true`},
 	{"network", "Where containers get their addresses. The network is chosen with the first container of the host, and kept while there is one.", ""},
 	{"network.ipv4Pool", "A private prefix, at least a /26; `\"\"` for a free one.", `"10.42.0.0/16"`},
 	{"network.ipv6Pool", "A prefix, at least a /112; `\"\"` for a private one.", `"fd00:42::/64"`},

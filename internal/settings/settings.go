@@ -140,12 +140,14 @@ type Settings struct {
 	// Maximum means none.
 	Defaults Limits `json:"defaults"`
 	Maximum  Limits `json:"maximum"`
-	// AllowNesting says that people may ask for nesting.
-	AllowNesting bool    `json:"allowNesting"`
-	Network      Network `json:"network"`
-	Expiry       Expiry  `json:"expiry"`
-	Batou        Batou   `json:"batou"`
-	Ingress      Ingress `json:"ingress"`
+	// AllowNesting says that people may ask for nesting, DefaultNesting that a
+	// new container has it where nobody says.
+	AllowNesting   bool    `json:"allowNesting"`
+	DefaultNesting bool    `json:"defaultNesting"`
+	Network        Network `json:"network"`
+	Expiry         Expiry  `json:"expiry"`
+	Batou          Batou   `json:"batou"`
+	Ingress        Ingress `json:"ingress"`
 }
 
 const day = 24 * time.Hour

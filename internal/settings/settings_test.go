@@ -168,6 +168,8 @@ func TestWarnings(t *testing.T) {
 			`{"version": 1, "publicAddress": "dev.example.org", "ingress": {"httpPort": 8080, "httpsPort": 8443, "tls": "acme"}}`,
 			"1:108: warning: ingress.tls: ACME servers ask at port 80 or 443, and the ingress listens at neither: one of them must be forwarded to it",
 		},
+		"nesting for nobody":       {`{"version": 1, "allowNesting": false, "defaultNesting": true}`, "1:57: warning: defaultNesting: it has no effect, because allowNesting is false"},
+		"nesting for all":          {`{"version": 1, "defaultNesting": true}`, ""},
 		"a server of nobody":       {`{"version": 1, "ingress": {"acme": {"email": "a@example.org"}}}`, `1:36: warning: ingress.acme: it has no effect, because ingress.tls is "internal"`},
 		"certificates for nothing": {`{"version": 1, "ingress": {"certificates": [{"certificate": "/c", "key": "/k"}]}}`, `1:44: warning: ingress.certificates: it has no effect, because ingress.tls is "internal"`},
 		"a server inside":          {`{"version": 1, "publicAddress": "dev.lan", "ingress": {"tls": "acme", "acme": {"directory": "https://ca.lan/dir", "caFile": "/etc/ca.pem"}}}`, ""},

@@ -320,6 +320,16 @@ in
       description = "Whether people may ask for `--nesting` (podman and docker inside), which costs some isolation.";
     };
 
+    defaultNesting = mkOption {
+      type = types.bool;
+      default = false;
+      example = true;
+      description = ''
+        Whether a new container has nesting where the person who makes it does not say. Those of
+        {option}`services.devhost.containers` say it themselves.
+      '';
+    };
+
     network = {
       ipv4Pool = mkOption {
         type = types.str;

@@ -8,7 +8,7 @@ let
     version = 1;
     inherit (cfg)
       publicAddress domains allowedGroups adminGroups allowedChannels allowedURIs authorizedKeys
-      defaults maximum allowNesting expiry batou;
+      defaults maximum allowNesting defaultNesting expiry batou;
     network = cfg.network // { forwardPorts = map toString cfg.network.forwardPorts; };
     ingress = {
       inherit (cfg.ingress) httpPort httpsPort tls certificates;

@@ -147,6 +147,16 @@ in
         "a module of a declared container is ignored");
     };
 
+  # devhost itself checks its files while a host is built.
+  checked = lib.mapAttrs
+    (file: command:
+      let built = (evaluate hosts.minimal).config.environment.etc.${file}.source;
+      in good (lib.optional (!lib.hasInfix "/bin/devhost ${command} \"$out\"\n" (built.buildCommand + built.checkPhase or "")) "the build of ${file} does not check it"))
+    {
+      "devhost-settings.json" = "host check";
+      "devhost-containers.json" = "host check --containers";
+    };
+
   # What a switch of the host restarts.
   switches =
     let

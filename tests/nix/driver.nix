@@ -40,13 +40,17 @@ let
       };
     };
   };
+  # NixOS has a default for it.
+  timed = { lib, options, ... }: {
+    options.saysTimeout = lib.mkOption { type = lib.types.bool; readOnly = true; default = lib.any (meta: meta ? timeout) options.meta.definitions; };
+  };
 in
 lib.mapAttrs
   (name: test:
-    assert lib.assertMsg (test.meta.timeout or null != null) "${name} sets no meta.timeout";
+    assert lib.assertMsg test.config.saysTimeout "${name} sets no meta.timeout";
     assert lib.assertMsg (lib.attrNames test.config.containers == [ ] || test.config.requiredFeatures.uid-range or false) "${name} has containers, and does not require uid-range";
     { driver = test.driver.drvPath; script = test.config.testScriptString; })
   (import ../../nixos-tests {
     inherit pkgs;
-    modules = lib.optional (!current) older;
+    modules = [ timed ] ++ lib.optional (!current) older;
   })

@@ -12,6 +12,7 @@
     defaults = { memory = "4G"; cpus = 1.5; tasks = 4096; ioWeight = 50; disk = "20G"; };
     maximum = { memory = "16G"; cpus = 8; tasks = 32768; ioWeight = 1000; disk = "100G"; };
     allowNesting = false;
+    defaultNesting = true;
     network = {
       ipv4Pool = "10.42.0.0/16";
       ipv6Pool = "2001:db8:7::/64";
