@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"devhost/internal/execx"
 )
 
 // The programs that activate.sh calls. systemd-run runs a command at once but
@@ -61,11 +63,12 @@ PATH=$1/bin:$PATH sh -s -- "$1/new" 90 < "$1/activate.sh"
 cat /run/devbox-update/status > "$1/status"
 `
 			write(t, filepath.Join(folder, "activate.sh"), activate)
-			command := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", inside, "sh", folder)
-			command.Env = append(os.Environ(), "CALLS="+calls, "TIMER="+test.timer)
 			var output bytes.Buffer
-			command.Stdout, command.Stderr = &output, &output
-			if err := command.Run(); err != nil {
+			err := execx.New().Run(t.Context(), execx.Command{
+				Name: "unshare", Args: []string{"--mount", "sh", "-c", inside, "sh", folder},
+				Env: append(os.Environ(), "CALLS="+calls, "TIMER="+test.timer), Stdout: &output, Stderr: &output,
+			})
+			if err != nil {
 				t.Fatalf("%v\n%s", err, output.String())
 			}
 			if status, err := os.ReadFile(filepath.Join(folder, "status")); err != nil || strings.TrimSpace(string(status)) != test.status {

@@ -1,7 +1,6 @@
 package devbox
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -108,34 +107,13 @@ func (c *consoleReader) close() {
 // ConsoleTail are the last lines of a VM's console, fit for a terminal; none
 // where it has printed nothing.
 func (m *Manager) ConsoleTail(name string, most int) []string {
-	file, err := os.Open(m.Files(name).Console())
-	if err != nil {
-		return nil
-	}
-	defer file.Close()
-	const longest = 32 << 10
-	if info, err := file.Stat(); err == nil && info.Size() > longest {
-		if _, err := file.Seek(-longest, io.SeekEnd); err != nil {
-			return nil
-		}
-	}
-	data, err := io.ReadAll(io.LimitReader(file, longest))
-	if err != nil {
-		return nil
-	}
-	var lines []string
-	for line := range bytes.Lines(data) {
-		if text := strings.TrimSpace(terminal.Line(string(line))); text != "" {
-			lines = append(lines, text)
-		}
-	}
-	return lines[max(0, len(lines)-most):]
+	return hypervisor.LastLines(m.Files(name).Console(), most)
 }
 
 // lastLine is the last line of a VM's console, "" where there is none.
 func (m *Manager) lastLine(name string) string {
 	if lines := m.ConsoleTail(name, 1); len(lines) > 0 {
-		return lines[0]
+		return strings.TrimSpace(lines[0])
 	}
 	return ""
 }

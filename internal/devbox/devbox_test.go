@@ -4,9 +4,11 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -229,5 +231,82 @@ func TestOwnKeyIsKept(t *testing.T) {
 func TestAppliedQuotes(t *testing.T) {
 	if got, want := applied("f", `a"${b}\`), `(f) "a\"\${b}\\"`; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestLostRecord(t *testing.T) {
+	l := Layout{State: t.TempDir()}
+	tests := []struct {
+		name  string
+		files []string
+		lost  bool
+	}{
+		{"no folder", nil, false},
+		{"a create that was killed", []string{"incomplete", "disk.qcow2"}, false},
+		{"a record that was lost", []string{"disk.qcow2"}, true},
+	}
+	for i, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			vm := fmt.Sprint("box", i)
+			for _, file := range test.files {
+				write(t, filepath.Join(l.Folder(vm), file), "")
+			}
+			_, err := l.Load(vm)
+			var broken *Broken
+			var unknown *Unknown
+			if errors.As(err, &broken) != test.lost || errors.As(err, &unknown) == test.lost {
+				t.Errorf("error: %v", err)
+			}
+			if slices.Contains(l.Names(), vm) != test.lost {
+				t.Errorf("names: %v", l.Names())
+			}
+		})
+	}
+}
+
+func TestRecordCheck(t *testing.T) {
+	tests := []struct{ record, want string }{
+		{`{"version":1,"name":"box","hypervisor":"qemu","sshPort":2222,"login":"ada"}`, ""},
+		{`{"version":2,"name":"box"}`, "it has version 2"},
+		{`{"version":1,"name":"bx"}`, `it names VM "bx"`},
+		{`{"version":1,"name":"box","sshPort":-5}`, "its sshPort is -5"},
+		{`{"version":1,"name":"box","login":"a\nProxyCommand b"}`, "its login is"},
+		{`[]`, "cannot unmarshal"}, {``, "unexpected end"}, {`null`, "it has version 0"},
+	}
+	l := Layout{State: t.TempDir()}
+	for _, test := range tests {
+		t.Run(test.record, func(t *testing.T) {
+			write(t, l.Record("box"), test.record)
+			_, err := l.Load("box")
+			var broken *Broken
+			if test.want == "" && err != nil || test.want != "" && (!errors.As(err, &broken) || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("error: %v", err)
+			}
+		})
+	}
+}
+
+func TestAnswer(t *testing.T) {
+	var got answer
+	for range 100 {
+		_, _ = got.Write(bytes.Repeat([]byte("endless"), 1000))
+	}
+	if len(got.kept) > 8<<10 {
+		t.Errorf("%d bytes kept", len(got.kept))
+	}
+	_, _ = io.WriteString(&got, "\nwarning\n/nix/store/x\x1b[2J\r\n")
+	if line := got.lastLine(); line != "/nix/store/x" {
+		t.Errorf("%q", line)
+	}
+}
+
+func TestInStore(t *testing.T) {
+	image := filepath.Join(t.TempDir(), "nixos.iso")
+	if err := os.Symlink("/etc/hostname", image); err != nil {
+		t.Fatal(err)
+	}
+	var bad *NoISO
+	if got, err := inStore(image); !errors.As(err, &bad) {
+		t.Errorf("%s, %v", got, err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -79,9 +80,8 @@ func (n *NoDevbox) Error() string {
 // evaluate asks a flake about a host.
 func (m *Manager) evaluate(ctx context.Context, reference Reference) (*host, error) {
 	var found host
-	own := nix.Own{Runner: m.Runner}
 	m.Reporter.Phase(progress.Evaluate)
-	if err := own.EvaluateFlake(ctx, reference.Flake+"#nixosConfigurations", applied(hostNix, reference.Host), m.EvaluationLog(reference.Host), &found); err != nil {
+	if err := m.ask(ctx, reference, hostNix, &found); err != nil {
 		return nil, err
 	}
 	switch {
@@ -90,7 +90,22 @@ func (m *Manager) evaluate(ctx context.Context, reference Reference) (*host, err
 	case found.Devbox == nil:
 		return nil, &NoDevbox{Reference: reference, Missing: "options devbox.*"}
 	}
+	if err := seed.CheckLogin(found.Devbox.Login); err != nil {
+		return nil, fmt.Errorf("the option devbox.user.login of %s will not do: %w", reference, err)
+	}
 	return &found, nil
+}
+
+// ask applies one of our functions to the hosts of a flake.
+func (m *Manager) ask(ctx context.Context, reference Reference, function string, answer any) error {
+	flake, folder := reference.forNix()
+	own := nix.Own{Runner: m.Runner, Dir: folder}
+	err := own.EvaluateFlake(ctx, flake+"#nixosConfigurations", applied(function, reference.Host), m.EvaluationLog(reference.Host), answer)
+	var failure *nix.EvalError
+	if errors.As(err, &failure) && strings.Contains(failure.Message, "does not provide attribute") && strings.Contains(failure.Message, "'nixosConfigurations'") {
+		return &UnknownHost{Reference: reference}
+	}
+	return err
 }
 
 // InitResult is what init made.
@@ -265,7 +280,25 @@ func (m *Manager) buildInstaller(ctx context.Context, name string, found *host) 
 	if err != nil {
 		return "", err
 	}
-	return ISO(built)
+	image, err := ISO(built)
+	if err != nil {
+		return "", err
+	}
+	return inStore(image)
+}
+
+// inStore is the image that a build made, without symbolic links. What a flake
+// builds must not bring other files of this machine into its VM.
+func inStore(image string) (string, error) {
+	resolved, err := filepath.EvalSymlinks(image)
+	if err != nil {
+		return "", &NoISO{Path: image, Reason: err.Error()}
+	}
+	const store = "/nix/store/"
+	if !strings.HasPrefix(resolved, store) {
+		return "", &NoISO{Path: image, Reason: "it is a link to " + resolved + ", which Nix has not built"}
+	}
+	return resolved, nil
 }
 
 // bootInstaller makes the VM and its seed disk and boots it, under its lock.
@@ -287,9 +320,14 @@ func (m *Manager) bootInstaller(ctx context.Context, reference Reference, create
 		record.Flake, record.Host, record.Login = reference.Flake, reference.Host, contents.Settings.Login
 		record.Install = install
 	}
-	if record == nil {
+	if record != nil {
+		record, err = m.adapt(ctx, record, create)
+	}
+	switch {
+	case err != nil:
+	case record == nil:
 		record, err = m.create(ctx, create, complete)
-	} else {
+	default:
 		// Nobody but the installer has written to its disk.
 		contents.Settings.Overwrite = true
 		complete(record)
@@ -311,13 +349,8 @@ func (m *Manager) bootInstaller(ctx context.Context, reference Reference, create
 	if err != nil {
 		return nil, err
 	}
-	switch state.Status {
-	case hypervisor.Running:
+	if state.Status == hypervisor.Running {
 		return record, nil
-	case hypervisor.Failed:
-		if _, err := chosen.Stop(ctx, m.vm(record), 0); err != nil {
-			return nil, err
-		}
 	}
 	seedImage := m.Files(name).Seed()
 	if err := seed.Create(seedImage, contents); err != nil {
@@ -326,6 +359,37 @@ func (m *Manager) bootInstaller(ctx context.Context, reference Reference, create
 	m.Reporter.Phase(bootPhase)
 	_, err = m.start(ctx, record, chosen, hypervisor.StartOptions{Nested: record.Nested, ISO: image, Seed: seedImage})
 	return record, err
+}
+
+// adapt gives a VM whose installation did not end well what its flake says now;
+// its disk only grows. The result is nil where that needs a new VM: the old one
+// is gone then, and with it nothing but what the installer has written.
+func (m *Manager) adapt(ctx context.Context, record *Record, wanted CreateOptions) (*Record, error) {
+	_, chosen, err := m.open(record.Name)
+	if err != nil {
+		return nil, err
+	}
+	state, err := chosen.State(ctx, m.vm(record))
+	if err != nil || state.Status == hypervisor.Running {
+		// Another init was faster, and it runs as that one has made it.
+		return record, err
+	}
+	resizer, resizes := chosen.(hypervisor.Resizer)
+	if state.Status == hypervisor.Missing || record.Hypervisor != wanted.Hypervisor || record.System != wanted.System || !resizes {
+		return nil, m.erase(ctx, record, chosen)
+	}
+	if state.Status == hypervisor.Failed {
+		if _, err := chosen.Stop(ctx, m.vm(record), 0); err != nil {
+			return nil, err
+		}
+	}
+	changed := *record
+	changed.CPUs, changed.MemoryMB, changed.Nested = wanted.CPUs, wanted.MemoryMB, wanted.Nested
+	changed.DiskGB = max(record.DiskGB, wanted.DiskGB)
+	if changed == *record {
+		return record, nil
+	}
+	return &changed, resizer.Resize(ctx, m.vm(&changed))
 }
 
 // finishInstall waits for the installer's verdict, and writes down what came

@@ -47,6 +47,10 @@ func (l Layout) Files(name string) hypervisor.Files {
 	return hypervisor.Files{Folder: l.Folder(name), Sockets: filepath.Join(l.State, "run")}
 }
 
+// incomplete is a file that is there while a VM is made or removed. Without it,
+// a folder that has no record is that of a VM whose record was lost.
+func (l Layout) incomplete(name string) string { return filepath.Join(l.Folder(name), "incomplete") }
+
 // ConsoleBefore is the console log of the run before.
 func (l Layout) ConsoleBefore(name string) string { return l.Files(name).Console() + ".1" }
 

@@ -152,7 +152,7 @@ func (m *Manager) create(ctx context.Context, options CreateOptions, change func
 	if err := m.makeRoom(ctx, record, chosen, options.Force); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(m.Folder(record.Name), 0o700); err != nil {
+	if err := m.markIncomplete(record.Name); err != nil {
 		return nil, fmt.Errorf("cannot make the folder of VM %s: %w", record.Name, err)
 	}
 	if chosen.Features().ForwardsSSH {
@@ -169,7 +169,7 @@ func (m *Manager) create(ctx context.Context, options CreateOptions, change func
 	if err := chosen.Create(ctx, m.vm(record)); err != nil {
 		return nil, errors.Join(err, m.undo(ctx, record, chosen))
 	}
-	if err := m.save(record); err != nil {
+	if err := errors.Join(m.save(record), os.Remove(m.incomplete(record.Name))); err != nil {
 		return nil, errors.Join(err, m.undo(ctx, record, chosen))
 	}
 	return record, nil
@@ -240,6 +240,12 @@ func (m *Manager) erase(ctx context.Context, record *Record, chosen hypervisor.H
 			return err
 		}
 	}
+	// Who ends this process leaves nothing that looks like a VM.
+	if _, err := os.Stat(m.Folder(record.Name)); err == nil {
+		if err := m.markIncomplete(record.Name); err != nil {
+			return err
+		}
+	}
 	if err := chosen.Remove(ctx, vm); err != nil {
 		return err
 	}
@@ -278,11 +284,14 @@ func (m *Manager) choosePort(ctx context.Context, record *Record) error {
 	return fmt.Errorf("no port of 127.0.0.1 between %d and %d is free for the sshd of %s; name one with --ssh-port=PORT", m.firstPort(), m.firstPort()+most, record.Name)
 }
 
+// highestPort is that of TCP.
+const highestPort = 65535
+
 func checkPort(ctx context.Context, name string, port int, taken map[int]string) error {
-	const lowest, highest = 1024, 65535
+	const lowest = 1024
 	switch {
-	case port < lowest || port > highest:
-		return &BadSize{fmt.Sprintf("--ssh-port=%d: give a port between %d and %d", port, lowest, highest)}
+	case port < lowest || port > highestPort:
+		return &BadSize{fmt.Sprintf("--ssh-port=%d: give a port between %d and %d", port, lowest, highestPort)}
 	case taken[port] != "":
 		return &hypervisor.PortTaken{Name: name, Port: port, Err: fmt.Errorf("it belongs to VM %s", taken[port])}
 	}
@@ -433,7 +442,9 @@ func (m *Manager) Remove(ctx context.Context, name string) error {
 			if !chosen.Features().RunsHere(hypervisor.Machine()) {
 				continue
 			}
-			if err := m.erase(ctx, &Record{Name: name}, chosen); err != nil {
+			err := m.erase(ctx, &Record{Name: name}, chosen)
+			var missing *execx.Error
+			if err != nil && (!errors.As(err, &missing) || !missing.NotFound) {
 				return err
 			}
 		}
@@ -561,6 +572,9 @@ type NotRunning struct {
 func (n *NotRunning) Error() string {
 	if n.State.Detail != "" {
 		return (&FailedGuest{Name: n.Name, Detail: n.State.Detail}).Error()
+	}
+	if n.State.Status == hypervisor.Missing {
+		return fmt.Sprintf("the disk of VM %s is gone; remove what is left of it with: devbox-cli vm remove %s", n.Name, n.Name)
 	}
 	return fmt.Sprintf("VM %s is %s; start it with: devbox-cli vm start %s", n.Name, n.State.Status, n.Name)
 }

@@ -2,9 +2,7 @@ package devbox
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strings"
@@ -65,6 +63,26 @@ type Install struct {
 	Message string `json:"message,omitempty"`
 }
 
+// Unfinished says that the installation of a VM has not ended well.
+type Unfinished struct{ Record *Record }
+
+func (u *Unfinished) Error() string {
+	how := "has not ended"
+	if u.Record.Install.State == Failed {
+		how = "has failed"
+	}
+	return fmt.Sprintf("the installation of VM %s %s; go on with it: devbox-cli init %s#%s", u.Record.Name, how, u.Record.Flake, u.Record.Host)
+}
+
+// CheckInstalled says whether there is a system to start. The error is
+// *Unfinished.
+func (r *Record) CheckInstalled() error {
+	if r.Install != nil && r.Install.State != Installed {
+		return &Unfinished{Record: r}
+	}
+	return nil
+}
+
 // Unknown says that there is no VM of that name.
 type Unknown struct {
 	Name  string
@@ -123,10 +141,10 @@ func (l Layout) Load(name string) (*Record, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(l.Record(name))
-	if errors.Is(err, fs.ErrNotExist) {
+	if !l.exists(name) {
 		return nil, &Unknown{Name: name, Known: l.Names()}
 	}
+	data, err := os.ReadFile(l.Record(name))
 	if err == nil {
 		var record Record
 		if err = json.Unmarshal(data, &record); err == nil {
@@ -139,12 +157,34 @@ func (l Layout) Load(name string) (*Record, error) {
 	return nil, &Broken{Name: name, Path: l.Record(name), Err: err}
 }
 
+// exists says whether there is a VM, with a record or without.
+func (l Layout) exists(name string) bool {
+	if _, err := os.Stat(l.Folder(name)); err != nil {
+		return false
+	}
+	_, err := os.Stat(l.incomplete(name))
+	return err != nil
+}
+
+// markIncomplete says that a VM's folder, which is made if need be, is none yet
+// or none any more.
+func (l Layout) markIncomplete(name string) error {
+	if err := os.MkdirAll(l.Folder(name), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(l.incomplete(name), nil, 0o600)
+}
+
 func (r *Record) check(name string) error {
 	switch {
 	case r.Version != recordVersion:
 		return fmt.Errorf("it has version %d, this devbox-cli reads version %d", r.Version, recordVersion)
 	case r.Name != name:
 		return fmt.Errorf("it names VM %q", r.Name)
+	case r.SSHPort < 0 || r.SSHPort > highestPort:
+		return fmt.Errorf("its sshPort is %d", r.SSHPort)
+	case r.Login != "" && !sshUser.MatchString(r.Login):
+		return fmt.Errorf("its login is %q", r.Login)
 	}
 	return nil
 }
@@ -155,7 +195,7 @@ func (l Layout) save(record *Record) error {
 	return registry.WriteJSON(l.Record(record.Name), record)
 }
 
-// Names are those of all VMs that have a record, sorted.
+// Names are those of all VMs, sorted.
 func (l Layout) Names() []string {
 	folders, err := os.ReadDir(l.VMs())
 	if err != nil {
@@ -163,7 +203,7 @@ func (l Layout) Names() []string {
 	}
 	var known []string
 	for _, folder := range folders {
-		if _, err := os.Stat(l.Record(folder.Name())); err == nil && CheckName(folder.Name()) == nil {
+		if CheckName(folder.Name()) == nil && l.exists(folder.Name()) {
 			known = append(known, folder.Name())
 		}
 	}

@@ -20,6 +20,14 @@ type Reference struct {
 
 func (r Reference) String() string { return r.Flake + "#" + r.Host }
 
+// forNix is the flake as Nix is given it, and the working folder for that.
+func (r Reference) forNix() (flake, folder string) {
+	if r.Folder != "" && r.Flake == r.Folder {
+		return ".", r.Folder
+	}
+	return r.Flake, ""
+}
+
 // BadReference says that something is not FLAKE#HOST.
 type BadReference struct{ Text, Reason string }
 

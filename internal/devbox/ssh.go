@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -92,11 +93,24 @@ func (m *Manager) SSHConfig(name, user string, endpoint hypervisor.Endpoint) str
 func (m *Manager) Login(record *Record, asked string) (string, error) {
 	switch {
 	case asked != "":
+		if !sshUser.MatchString(asked) {
+			return "", &BadLogin{Login: asked}
+		}
 		return asked, nil
 	case record.Login != "":
 		return record.Login, nil
 	}
 	return "", &NoLogin{Name: record.Name}
+}
+
+// sshUser are the users that ssh and its configuration take without quotes.
+var sshUser = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@+-]*$`)
+
+// BadLogin says that something is no name of a user.
+type BadLogin struct{ Login string }
+
+func (b *BadLogin) Error() string {
+	return fmt.Sprintf("%q is no name of a user; give one such as alice", b.Login)
 }
 
 // NoLogin says that it is not known who can log in.

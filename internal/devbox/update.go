@@ -2,12 +2,14 @@ package devbox
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	_ "embed" // activate.sh
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,6 +136,9 @@ func (m *Manager) Update(ctx context.Context, options UpdateOptions) (*UpdateRes
 	}
 	defer unlock()
 	record, _, err := m.open(name)
+	if err == nil {
+		err = record.CheckInstalled()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +181,7 @@ func (m *Manager) buildHere(ctx context.Context, reference Reference, to *sessio
 		Names   []string `json:"names"`
 		DrvPath string   `json:"drvPath"`
 	}
-	if err := own.EvaluateFlake(ctx, reference.Flake+"#nixosConfigurations", applied(systemNix, name), m.EvaluationLog(name), &found); err != nil {
+	if err := m.ask(ctx, reference, systemNix, &found); err != nil {
 		return "", err
 	}
 	if found.DrvPath == "" {
@@ -226,25 +231,40 @@ func (m *Manager) buildInVM(ctx context.Context, reference Reference, to *sessio
 	}
 	flake := guestSource
 	if below != "" {
-		flake = "path:" + guestSource + "?dir=" + below
+		flake = "path:" + guestSource + "?dir=" + strings.ReplaceAll(url.PathEscape(below), "%2F", "/")
 	}
 	m.Reporter.Phase("building in the VM")
-	var output strings.Builder
+	var output answer
 	lines := &execx.LineWriter{Line: func(line string) { m.Reporter.Detail(terminal.Line(line)) }}
 	err = to.script(ctx, buildThere, &output, lines, false, flake+"#"+reference.Host)
 	if err != nil {
 		return "", fail("its new system could not be built there", err)
 	}
-	system := lastOf(output.String())
+	system := output.lastLine()
 	if err := nix.CheckStorePath(system); err != nil {
 		return "", fail("nixos-rebuild build left no system", err)
 	}
 	return system, nil
 }
 
-func lastOf(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
+// answer keeps the end of what a guest answers: enough for a few words, however
+// much it prints.
+type answer struct{ kept []byte }
+
+func (a *answer) Write(data []byte) (int, error) {
+	const most = 8 << 10
+	a.kept = append(a.kept, data[max(0, len(data)-most):]...)
+	a.kept = a.kept[max(0, len(a.kept)-most):]
+	return len(data), nil
+}
+
+// String is fit for a terminal, on one line.
+func (a *answer) String() string { return strings.TrimSpace(terminal.Line(string(a.kept))) }
+
+// lastLine is the last line, fit for a terminal.
+func (a *answer) lastLine() string {
+	lines := bytes.Split(bytes.TrimSpace(a.kept), []byte("\n"))
+	return strings.TrimSpace(terminal.Line(string(lines[len(lines)-1])))
 }
 
 // sourceOf is what belongs to a local flake: the top of its git repository, or
@@ -339,11 +359,16 @@ const (
 
 // activate switches the VM to a system and checks that it answers.
 func (m *Manager) activate(ctx context.Context, to *session, system string, limit time.Duration) (*UpdateResult, error) {
-	var output strings.Builder
-	if err := to.run(ctx, nil, &output, nil, "readlink", "-f", "/run/current-system"); err != nil {
+	var output answer
+	err := to.run(ctx, nil, &output, nil, "readlink", "-f", "/run/current-system")
+	before := output.lastLine()
+	if err == nil {
+		err = nix.CheckStorePath(before)
+	}
+	if err != nil {
 		return nil, &UpdateFailed{Name: to.name, What: "the VM does not say what it runs", Err: err, Now: "Nothing was changed."}
 	}
-	result := &UpdateResult{Before: lastOf(output.String()), After: system}
+	result := &UpdateResult{Before: before, After: system}
 	if result.Before == system {
 		return result, nil
 	}
@@ -360,7 +385,7 @@ func (m *Manager) activate(ctx context.Context, to *session, system string, limi
 	}}
 	// The switch may cost the connection: what counts is what the VM says on a
 	// new one. From now on, Ctrl-C comes too late to stop it.
-	err := to.script(ctx, activate, lines, lines, true, system, fmt.Sprint(int(limit.Seconds())))
+	err = to.script(ctx, activate, lines, lines, true, system, fmt.Sprint(int(limit.Seconds())))
 	if interrupted(ctx, err) {
 		return nil, &LeftRunning{Err: err, Now: fmt.Sprintf("VM %s goes on with its switch by itself, and goes back to %s afterwards; run the update again", to.name, result.Before)}
 	}
@@ -393,7 +418,7 @@ func (m *Manager) outcome(ctx context.Context, to *session, limit time.Duration)
 		if addressErr == nil {
 			to.endpoint = endpoint
 		}
-		var output strings.Builder
+		var output answer
 		err = to.run(limited, nil, &output, nil, "sh", "-c", statusCommand)
 		fields := strings.Fields(output.String())
 		if err == nil && len(fields) == 2 {
@@ -418,8 +443,8 @@ func (m *Manager) wentBack(ctx context.Context, to *session, before string, limi
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for limited.Err() == nil {
-		var output strings.Builder
-		if err := to.run(limited, nil, &output, nil, "readlink", "-f", "/run/current-system"); err == nil && lastOf(output.String()) == before {
+		var output answer
+		if err := to.run(limited, nil, &output, nil, "readlink", "-f", "/run/current-system"); err == nil && output.lastLine() == before {
 			failure.Now = "The VM went back to the system that it ran before, and answers again."
 			return failure
 		}

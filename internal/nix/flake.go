@@ -20,6 +20,9 @@ type Own struct {
 	// Substituters and TrustedPublicKeys are binary caches in addition to those
 	// of the machine.
 	Substituters, TrustedPublicKeys []string
+	// Dir is the working folder, which a reference such as "." is about; "" for
+	// that of this process. Up to 2.19 or so, Nix takes no path with blanks.
+	Dir string
 }
 
 func (o *Own) command(name string, arguments ...string) execx.Command {
@@ -30,7 +33,7 @@ func (o *Own) command(name string, arguments ...string) execx.Command {
 	if len(o.TrustedPublicKeys) > 0 {
 		arguments = append(arguments, "--option", "extra-trusted-public-keys", strings.Join(o.TrustedPublicKeys, " "))
 	}
-	return execx.Command{Name: program(name), Args: arguments}
+	return execx.Command{Name: program(name), Args: arguments, Dir: o.Dir}
 }
 
 // EvaluateFlake evaluates an attribute of a flake, applies a function (a Nix
@@ -47,6 +50,11 @@ func (o *Own) EvaluateFlake(ctx context.Context, installable, function, log stri
 	data, err := o.Runner.Output(ctx, command)
 	if closeErr := closeLog(); err == nil && closeErr != nil {
 		return fmt.Errorf("cannot write %s: %w", log, closeErr)
+	}
+	var failure *execx.Error
+	if errors.As(err, &failure) && failure.NotFound {
+		// Without the function, which would hide what is missing.
+		return &NotInstalled{Err: errors.New(failure.Reason())}
 	}
 	if err != nil {
 		return evalFailure(ctx, err, output.String(), EvalRequest{Log: log})

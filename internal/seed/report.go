@@ -70,6 +70,9 @@ type Event struct {
 // longestMessage bounds a message, in bytes; the end of a longer one is kept.
 const longestMessage = 16 << 10
 
+// longestPhase bounds the name of a phase, in bytes.
+const longestPhase = 64
+
 // parse reads one line of a report. It is no event where the line is anything
 // else, or of another version.
 func parse(line []byte) (Event, bool) {
@@ -77,7 +80,18 @@ func parse(line []byte) (Event, bool) {
 	if len(line) == 0 || line[0] != '{' || json.Unmarshal(line, &event) != nil || event.Version != Version || event.Kind == "" {
 		return Event{}, false
 	}
+	event.Phase = event.Phase[:min(len(event.Phase), longestPhase)]
+	event.Message = ending(event.Message)
 	return event, true
+}
+
+// ending is the end of a message that is too long, from a whole character on.
+func ending(message string) string {
+	message = message[max(0, len(message)-longestMessage):]
+	for message != "" && !utf8.RuneStart(message[0]) {
+		message = message[1:]
+	}
+	return message
 }
 
 // ParseConsole finds an event in a line of the serial console.
@@ -136,12 +150,7 @@ func (r *Reporter) Report(event Event) error {
 	} else {
 		event.Time = time.Now().UTC()
 	}
-	if excess := len(event.Message) - longestMessage; excess > 0 {
-		event.Message = event.Message[excess:]
-		for event.Message != "" && !utf8.RuneStart(event.Message[0]) {
-			event.Message = event.Message[1:]
-		}
-	}
+	event.Message = ending(event.Message)
 	line, err := json.Marshal(event)
 	if err != nil {
 		return err

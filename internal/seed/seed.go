@@ -84,8 +84,15 @@ func (s *Settings) Validate() error {
 		return fmt.Errorf("the mode is %q; it is %q or %q", s.Mode, Direct, Bootstrap)
 	case !strings.HasPrefix(s.Disk, "/dev/") || filepath.Clean(s.Disk) != s.Disk:
 		return fmt.Errorf("the disk is %q; give a path such as /dev/vda", s.Disk)
-	case !validLogin(s.Login):
-		return fmt.Errorf("the login is %q; it has lower-case letters, digits, - and _, and starts with a letter", s.Login)
+	}
+	return CheckLogin(s.Login)
+}
+
+// CheckLogin says what is wrong with the name of a user of a VM: it becomes a
+// part of files of ssh and of NixOS.
+func CheckLogin(login string) error {
+	if !validLogin(login) {
+		return fmt.Errorf("the login is %q; it has lower-case letters, digits, - and _, and starts with a letter", login)
 	}
 	return nil
 }
@@ -108,13 +115,20 @@ type Contents struct {
 }
 
 // Create writes a new image with an empty report. An image at that path is
-// replaced. Only its owner can read it.
+// replaced. Only its owner can read it. Nobody else may make it at the same
+// time.
 func Create(path string, contents Contents) (err error) {
 	contents.Settings.Version = Version
 	if err := contents.Settings.Validate(); err != nil {
 		return err
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
+	// One name, so that the next one takes the place of what a process that was
+	// killed has left: there is a private key in it.
+	unfinished := path + ".new"
+	if err := os.Remove(unfinished); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot make the seed disk: %w", err)
+	}
+	temporary, err := os.OpenFile(unfinished, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return fmt.Errorf("cannot make the seed disk: %w", err)
 	}

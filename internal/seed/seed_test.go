@@ -2,6 +2,7 @@ package seed
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -236,4 +237,38 @@ func FuzzParseConsole(f *testing.F) {
 			t.Errorf("%q: %v", line, event)
 		}
 	})
+}
+
+func TestGuestsEventsAreBounded(t *testing.T) {
+	line, err := json.Marshal(Event{Version: Version, Kind: VerdictEvent, Phase: strings.Repeat("p", 1<<20), Message: strings.Repeat("m", 1<<20) + "the end"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := made(t)
+	writeReport(t, path, append([]byte("{}\n\x00garbage\n{\"version\":99,\"kind\":\"verdict\"}\n"), line...))
+	events, err := ReadReport(path)
+	if err != nil || len(events) != 1 {
+		t.Fatalf("%d events, %v", len(events), err)
+	}
+	if got := events[0]; len(got.Phase) > longestPhase || len(got.Message) > longestMessage || !strings.HasSuffix(got.Message, "the end") {
+		t.Errorf("phase of %d bytes, message of %d bytes", len(got.Phase), len(got.Message))
+	}
+}
+
+// A process that was killed leaves no private key that nobody removes.
+func TestUnfinishedImageIsReplaced(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "seed.img")
+	if err := os.WriteFile(path+".new", []byte("a private key"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(path, Contents{Settings: Settings{Mode: Direct, Disk: "/dev/vda", Login: "alice"}}); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil || len(entries) != 1 {
+		t.Fatalf("%v, %v", entries, err)
+	}
+	if info, err := entries[0].Info(); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
 }

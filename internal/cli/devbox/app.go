@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -98,7 +99,7 @@ interrupted; 141 nobody reads the output. ssh returns the command's own.`,
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
 		},
 		Commands: append([]*cli.Command{
-			a.initCommand(), a.updateCommand(), a.upCommand(), a.downCommand(), a.rmCommand(),
+			a.initCommand(), a.updateCommand(), a.upCommand(), a.stopCommand("down"), a.rmCommand(),
 			a.listCommand(), a.statusCommand(), a.sshCommand(), a.sshConfigCommand(), a.logsCommand(),
 			a.vmCommand(),
 		}, cliargs.Documents("devbox-cli", 1, a.streams.Out)...),
@@ -175,6 +176,30 @@ func oneName(c *cli.Context) (string, error) {
 	return c.Args().First(), nil
 }
 
+// onVM is the action of a command whose only argument is the name of a VM.
+func (a *app) onVM(do func(c *cli.Context, manager *devbox.Manager, name string) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		name, err := oneName(c)
+		if err != nil {
+			return err
+		}
+		return a.with(c, func(manager *devbox.Manager) error { return do(c, manager, name) })
+	}
+}
+
+// with calls do with a manager, and ends what it reports where it fails.
+func (a *app) with(c *cli.Context, do func(*devbox.Manager) error) error {
+	manager, err := a.manager(c)
+	if err != nil {
+		return err
+	}
+	err = do(manager)
+	if err != nil {
+		manager.Reporter.Failed()
+	}
+	return err
+}
+
 func noArguments(c *cli.Context) error {
 	if c.Args().Present() {
 		return &cliargs.UsageError{Command: cliargs.CommandName(c), Err: fmt.Errorf("%s takes no arguments, but was given %q", cliargs.CommandName(c), c.Args().First())}
@@ -204,7 +229,7 @@ func (a *app) said(c *cli.Context, name, result string, changed bool) error {
 // 5m.
 func timeout(c *cli.Context) (time.Duration, error) {
 	text := c.String("timeout")
-	if count, err := strconv.Atoi(text); err == nil && count >= 0 {
+	if count, err := strconv.Atoi(text); err == nil && count >= 0 && count <= int(math.MaxInt64/time.Second) {
 		return time.Duration(count) * time.Second, nil
 	}
 	if limit, err := time.ParseDuration(text); err == nil && limit >= 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"devhost/internal/cli/cliargs"
 	"devhost/internal/devbox"
@@ -11,6 +12,7 @@ import (
 	"devhost/internal/names"
 	"devhost/internal/nix"
 	"devhost/internal/registry"
+	"devhost/internal/terminal"
 )
 
 // The exit codes of devbox-cli. They are documented in the help text.
@@ -38,7 +40,9 @@ func exitCode(ctx context.Context, err error) int {
 		reference   *devbox.BadReference
 		key         *devbox.BadKeyFile
 		iso         *devbox.NoISO
-		login       *devbox.NoLogin
+		noLogin     *devbox.NoLogin
+		badLogin    *devbox.BadLogin
+		broken      *devbox.Broken
 		unknown     *devbox.Unknown
 		unknownHost *devbox.UnknownHost
 		degraded    *devbox.Degraded
@@ -56,8 +60,10 @@ func exitCode(ctx context.Context, err error) int {
 		return exitInterrupted
 	case cliargs.NoReader(err):
 		return exitNoReader
+	case errors.As(err, &broken):
+		return exitFailed
 	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &size), errors.As(err, &which), errors.As(err, &reference),
-		errors.As(err, &key), errors.As(err, &iso), errors.As(err, &login):
+		errors.As(err, &key), errors.As(err, &iso), errors.As(err, &noLogin), errors.As(err, &badLogin):
 		return exitUsage
 	case errors.As(err, &degraded):
 		return exitDegraded
@@ -71,6 +77,16 @@ func exitCode(ctx context.Context, err error) int {
 	return exitFailed
 }
 
+// forTerminal is a text of several lines, fit for a terminal: a guest's programs have
+// written some of them.
+func forTerminal(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = terminal.Line(lines[i])
+	}
+	return strings.Join(lines, "\n")
+}
+
 // report prints an error for a person and returns the exit status.
 func (a *app) report(ctx context.Context, err error) int {
 	code := exitCode(ctx, err)
@@ -82,11 +98,11 @@ func (a *app) report(ctx context.Context, err error) int {
 		fmt.Fprintln(a.streams.Err, "devbox-cli: interrupted")
 		var left *devbox.LeftRunning
 		if errors.As(err, &left) {
-			fmt.Fprintln(a.streams.Err, left.Now)
+			fmt.Fprintln(a.streams.Err, forTerminal(left.Now))
 		}
 		return code
 	}
-	fmt.Fprintf(a.streams.Err, "devbox-cli: %v\n", err)
+	fmt.Fprintf(a.streams.Err, "devbox-cli: %s\n", forTerminal(err.Error()))
 	cliargs.See(a.streams.Err, "devbox-cli", err)
 	return code
 }

@@ -2,6 +2,7 @@ package devbox
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,12 +22,23 @@ import (
 	"devhost/internal/terminal"
 )
 
-// reference is the only argument of init and update.
-func reference(c *cli.Context) (devbox.Reference, error) {
-	if c.Args().Len() != 1 {
-		return devbox.Reference{}, &cliargs.UsageError{Command: cliargs.CommandName(c), Err: fmt.Errorf("give one host of a flake: %s ./my-flake#my-devbox", c.Command.HelpName)}
+// onHost is the action of a command whose only argument is a host of a flake,
+// and which has a --timeout.
+func (a *app) onHost(do func(c *cli.Context, manager *devbox.Manager, host devbox.Reference, limit time.Duration) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if c.Args().Len() != 1 {
+			return &cliargs.UsageError{Command: cliargs.CommandName(c), Err: fmt.Errorf("give one host of a flake: %s ./my-flake#my-devbox", c.Command.HelpName)}
+		}
+		host, err := devbox.ParseReference(c.Args().First())
+		if err != nil {
+			return err
+		}
+		limit, err := timeout(c)
+		if err != nil {
+			return err
+		}
+		return a.with(c, func(manager *devbox.Manager) error { return do(c, manager, host, limit) })
 	}
-	return devbox.ParseReference(c.Args().First())
 }
 
 func (a *app) initCommand() *cli.Command {
@@ -42,22 +54,9 @@ removed afterwards: they are never in the Nix store.`,
 			timeoutFlag("how long the installed VM may take to answer", "10m"),
 			jsonFlag(),
 		},
-		Action: func(c *cli.Context) error {
-			host, err := reference(c)
-			if err != nil {
-				return err
-			}
-			limit, err := timeout(c)
-			if err != nil {
-				return err
-			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
+		Action: a.onHost(func(c *cli.Context, manager *devbox.Manager, host devbox.Reference, limit time.Duration) error {
 			result, err := manager.Init(c.Context, devbox.InitOptions{Reference: host, SSHKey: c.String("ssh-key"), ParentKey: c.String("parent-pubkey"), Timeout: limit})
 			if err != nil {
-				manager.Reporter.Failed()
 				return err
 			}
 			manager.Reporter.Done("installed")
@@ -70,7 +69,7 @@ removed afterwards: they are never in the Nix store.`,
 				manager.Reporter.Note("it runs a minimal system; bring it to its flake's with: devbox-cli update " + host.String())
 			}
 			return nil
-		},
+		}),
 	}
 }
 
@@ -85,16 +84,8 @@ that it ran before.`,
 			timeoutFlag("how long the VM may take to answer after the switch", "120"),
 			jsonFlag(),
 		},
-		Action: func(c *cli.Context) error {
-			host, err := reference(c)
-			if err != nil {
-				return err
-			}
-			limit, err := timeout(c)
-			if err != nil {
-				return err
-			}
-			const least = 10 * time.Second
+		Action: a.onHost(func(c *cli.Context, manager *devbox.Manager, host devbox.Reference, limit time.Duration) error {
+			const least = 5 * time.Second
 			if limit < least {
 				return &cliargs.UsageError{Command: "update", Err: fmt.Errorf("--timeout=%s: give at least %s, or the VM goes back before anybody can look", c.String("timeout"), least)}
 			}
@@ -102,13 +93,8 @@ that it ran before.`,
 			if where != "" && where != "local" {
 				return &cliargs.UsageError{Command: "update", Err: fmt.Errorf("--build-host=%s: the only other machine to build on is this one: --build-host=local", where)}
 			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
 			result, err := manager.Update(c.Context, devbox.UpdateOptions{Reference: host, BuildLocally: where == "local", Timeout: limit})
 			if err != nil {
-				manager.Reporter.Failed()
 				return err
 			}
 			text := "updated"
@@ -121,7 +107,7 @@ that it ran before.`,
 			}
 			_, err = fmt.Fprintf(a.streams.Out, "%s: %s\n", host.Host, text)
 			return err
-		},
+		}),
 	}
 }
 
@@ -129,20 +115,15 @@ func (a *app) upCommand() *cli.Command {
 	return &cli.Command{
 		Name: "up", Usage: "start a VM, and wait until it answers", ArgsUsage: "NAME",
 		Flags: []cli.Flag{nestedFlag(), timeoutFlag("how long it may take to answer", "5m"), jsonFlag()},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
 			limit, err := timeout(c)
 			if err != nil {
 				return err
 			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
 			record, err := manager.Load(name)
+			if err == nil {
+				err = record.CheckInstalled()
+			}
 			if err != nil {
 				return err
 			}
@@ -154,23 +135,10 @@ func (a *app) upCommand() *cli.Command {
 				_, err = manager.WaitSSH(c.Context, name, record.Login, limit)
 			}
 			if err != nil {
-				manager.Reporter.Failed()
 				return err
 			}
-			manager.Reporter.Done("")
-			if !started {
-				return a.said(c, name, "runs already", false)
-			}
-			return a.said(c, name, "started", true)
-		},
-	}
-}
-
-func (a *app) downCommand() *cli.Command {
-	return &cli.Command{
-		Name: "down", Usage: "power a VM off; its disk stays", ArgsUsage: "NAME",
-		Flags:  []cli.Flag{timeoutFlag("how long the guest may take before it is ended hard", stopTimeout), jsonFlag()},
-		Action: a.stop,
+			return a.saidStarted(c, manager, name, started)
+		}),
 	}
 }
 
@@ -178,15 +146,7 @@ func (a *app) rmCommand() *cli.Command {
 	return &cli.Command{
 		Name: "rm", Usage: "stop a VM and remove it with its disk", ArgsUsage: "NAME",
 		Flags: []cli.Flag{&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask"}, jsonFlag()},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
 			if _, err := manager.Load(name); err != nil {
 				var broken *devbox.Broken
 				if !errors.As(err, &broken) {
@@ -194,7 +154,7 @@ func (a *app) rmCommand() *cli.Command {
 				}
 			}
 			if !c.Bool("yes") {
-				if err := a.confirm(fmt.Sprintf("Remove VM %s and all that its disk holds? [y/N] ", name)); err != nil {
+				if err := a.confirm(c.Context, fmt.Sprintf("Remove VM %s and all that its disk holds? [y/N] ", name)); err != nil {
 					return err
 				}
 			}
@@ -202,25 +162,32 @@ func (a *app) rmCommand() *cli.Command {
 				return err
 			}
 			return a.said(c, name, "removed", true)
-		},
+		}),
 	}
 }
 
 // confirm asks a person. Where there is none, the answer is no.
-func (a *app) confirm(question string) error {
+func (a *app) confirm(ctx context.Context, question string) error {
 	if !term.IsTerminal(int(a.streams.In.Fd())) {
 		return &cliargs.UsageError{Command: "rm", Err: errors.New("there is no terminal to ask at; say that you mean it with --yes")}
 	}
 	fmt.Fprint(a.streams.Err, question)
-	answer, err := bufio.NewReader(a.streams.In).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+	answered := make(chan string, 1)
+	go func() {
+		// What cannot be read is no.
+		answer, _ := bufio.NewReader(a.streams.In).ReadString('\n')
+		answered <- strings.ToLower(strings.TrimSpace(answer))
+	}()
+	select {
+	case <-ctx.Done():
+		fmt.Fprintln(a.streams.Err)
+		return ctx.Err()
+	case answer := <-answered:
+		if answer == "y" || answer == "yes" {
+			return nil
+		}
+		return errors.New("nothing was removed")
 	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return errors.New("nothing was removed")
 }
 
 // view is a VM as list and status show it.
@@ -330,15 +297,7 @@ func (a *app) statusCommand() *cli.Command {
 	return &cli.Command{
 		Name: "status", Usage: "say what a VM is and does", ArgsUsage: "NAME",
 		Flags: []cli.Flag{jsonFlag()},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
 			entry, err := manager.Status(c.Context, name)
 			if err != nil {
 				return err
@@ -348,7 +307,7 @@ func (a *app) statusCommand() *cli.Command {
 				return a.printJSON(shown)
 			}
 			return a.printStatus(shown)
-		},
+		}),
 	}
 }
 
@@ -374,7 +333,11 @@ func (a *app) printStatus(shown view) error {
 	if shown.Nested {
 		row("nested", "yes")
 	}
-	row("ssh", strings.TrimPrefix(shown.Login+"@"+place(shown), "@"))
+	if at := place(shown); at != "" {
+		row("ssh", strings.TrimPrefix(shown.Login+"@"+at, "@"))
+	} else {
+		row("login", shown.Login)
+	}
 	row("flake", shown.Flake)
 	if shown.Install != nil {
 		row("installation", fmt.Sprintf("%s (%s, %s)", shown.Install.State, shown.Install.Mode, shown.Install.At.Local().Format(time.DateTime)))
@@ -395,27 +358,30 @@ func userFlag() cli.Flag {
 	return &cli.StringFlag{Name: "user", Aliases: []string{"l"}, Usage: "log in as `USER` (default: that of the flake's host)"}
 }
 
-// login is where and as whom ssh goes to the VM that is the first argument.
-func (a *app) login(c *cli.Context, name string) (*devbox.Manager, hypervisor.Endpoint, string, error) {
-	manager, err := a.manager(c)
-	if err != nil {
-		return nil, hypervisor.Endpoint{}, "", err
-	}
+// userOf is the user that ssh logs in to a VM as.
+func userOf(c *cli.Context, manager *devbox.Manager, name string) (string, error) {
 	record, err := manager.Load(name)
 	if err != nil {
-		return nil, hypervisor.Endpoint{}, "", err
+		return "", err
 	}
-	user, err := manager.Login(record, c.String("user"))
+	return manager.Login(record, c.String("user"))
+}
+
+// login is where and as whom ssh goes to a VM.
+func login(c *cli.Context, manager *devbox.Manager, name string) (hypervisor.Endpoint, string, error) {
+	user, err := userOf(c, manager, name)
 	if err != nil {
-		return nil, hypervisor.Endpoint{}, "", err
+		return hypervisor.Endpoint{}, "", err
 	}
 	endpoint, err := manager.Endpoint(c.Context, name)
-	return manager, endpoint, user, err
+	return endpoint, user, err
 }
 
 func (a *app) sshCommand() *cli.Command {
 	return &cli.Command{
 		Name: "ssh", Usage: "log in to a VM by ssh, or run a command there", ArgsUsage: "NAME [COMMAND...]",
+		Description: `Options of ssh itself may stand behind NAME, as in
+devbox-cli ssh my-devbox -L 8080:localhost:80`,
 		Flags: []cli.Flag{userFlag()},
 		Action: func(c *cli.Context) error {
 			arguments := c.Args().Slice()
@@ -427,7 +393,11 @@ func (a *app) sshCommand() *cli.Command {
 			if len(rest) > 0 && rest[0] == "--" {
 				rest = rest[1:]
 			}
-			manager, endpoint, user, err := a.login(c, name)
+			manager, err := a.manager(c)
+			if err != nil {
+				return err
+			}
+			endpoint, user, err := login(c, manager, name)
 			if err != nil {
 				return err
 			}
@@ -445,18 +415,14 @@ func (a *app) sshConfigCommand() *cli.Command {
   devbox-cli ssh-config my-devbox > ~/.ssh/my-devbox
   ssh -F ~/.ssh/my-devbox my-devbox`,
 		Flags: []cli.Flag{userFlag()},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
-			manager, endpoint, user, err := a.login(c, name)
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
+			endpoint, user, err := login(c, manager, name)
 			if err != nil {
 				return err
 			}
 			_, err = io.WriteString(a.streams.Out, manager.SSHConfig(name, user, endpoint))
 			return err
-		},
+		}),
 	}
 }
 
@@ -468,15 +434,7 @@ func (a *app) logsCommand() *cli.Command {
 			&cli.BoolFlag{Name: "previous", Usage: "the console of the run before"},
 			&cli.BoolFlag{Name: "raw", Usage: "with the guest's control sequences, unchanged"},
 		},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
 			if _, err := manager.Load(name); err != nil {
 				return err
 			}
@@ -507,6 +465,6 @@ func (a *app) logsCommand() *cli.Command {
 			}}
 			_, err = io.Copy(lines, log)
 			return errors.Join(err, lines.Close(), failed)
-		},
+		}),
 	}
 }

@@ -2,6 +2,7 @@ package devbox
 
 import (
 	"context"
+	"flag"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -15,6 +16,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// The scripts wait more than they work.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	testscript.Main(m, map[string]func(){
 		"devbox-cli": func() {
 			ctx, stop := signal.NotifyContext(context.Background(), EndSignals()...)
@@ -64,6 +69,8 @@ func TestScripts(t *testing.T) {
 			env.Setenv("DEVBOX_STATE_DIR", filepath.Join(state, "s"))
 			env.Setenv("DEVBOX_FIRMWARE_CODE", firmware)
 			env.Setenv("DEVBOX_FIRMWARE_VARS", firmware)
+			// Without a network, Nix asks binary caches in vain for seconds.
+			env.Setenv("NIX_CONFIG", "substituters =")
 			env.Setenv("PATH", env.Getenv("PATH")+":/nix/var/nix/profiles/default/bin")
 			return nil
 		},
@@ -72,8 +79,8 @@ func TestScripts(t *testing.T) {
 
 // endAll ends the VMs that a script has left running.
 func endAll(state string) {
-	pids, _ := filepath.Glob(filepath.Join(state, "s", "vms", "*", "qemu.pid"))
-	for _, path := range pids {
+	runs, _ := filepath.Glob(filepath.Join(state, "s", "vms", "*", "qemu-run.json"))
+	for _, path := range runs {
 		name := filepath.Base(filepath.Dir(path))
 		_ = Main(context.Background(), []string{"devbox-cli", "--state-dir", strings.TrimSuffix(filepath.Dir(filepath.Dir(path)), "/vms"), "-q", "vm", "stop", name, "--timeout=0"}, Streams{In: os.Stdin, Out: os.Stderr, Err: os.Stderr})
 	}

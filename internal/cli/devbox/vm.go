@@ -26,7 +26,7 @@ func (a *app) vmCommand() *cli.Command {
 			return cliargs.UnknownCommand(c, c.Command.VisibleCommands(), "vm")
 		},
 		Subcommands: []*cli.Command{
-			a.vmCreateCommand(), a.vmStartCommand(), a.vmStopCommand(), a.vmRemoveCommand(),
+			a.vmCreateCommand(), a.vmStartCommand(), a.stopCommand("stop"), a.vmRemoveCommand(),
 			a.vmIPCommand(), a.vmWaitSSHCommand(), a.vmBootISOCommand(), a.vmResizeCommand(),
 		},
 	}
@@ -54,15 +54,7 @@ func (a *app) vmCreateCommand() *cli.Command {
 			&cli.BoolFlag{Name: "force", Usage: "replace a VM of that name, and all that its disk holds"},
 			jsonFlag(),
 		},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
 			system := c.String("system")
 			if system == "" {
 				system = hypervisor.NativeSystem(hypervisor.Machine())
@@ -70,7 +62,7 @@ func (a *app) vmCreateCommand() *cli.Command {
 			if c.Int("disk") <= 0 {
 				return &cliargs.UsageError{Command: "vm create", Err: fmt.Errorf("--disk=%d: give the size in GB, such as 50", c.Int("disk"))}
 			}
-			_, err = manager.Create(c.Context, devbox.CreateOptions{
+			_, err := manager.Create(c.Context, devbox.CreateOptions{
 				Name: name, Hypervisor: c.String("hypervisor"), System: system,
 				DiskGB: c.Int("disk"), MemoryMB: c.Int("memory"), CPUs: c.Int("cpus"),
 				SSHPort: c.Int("ssh-port"), Force: c.Bool("force"),
@@ -79,7 +71,7 @@ func (a *app) vmCreateCommand() *cli.Command {
 				return err
 			}
 			return a.said(c, name, "created", true)
-		},
+		}),
 	}
 }
 
@@ -87,28 +79,23 @@ func (a *app) vmStartCommand() *cli.Command {
 	return &cli.Command{
 		Name: "start", Usage: "start a VM from its disk; it runs on when devbox-cli ends", ArgsUsage: "NAME",
 		Flags: []cli.Flag{nestedFlag(), portFlag(), jsonFlag()},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
 			manager.Reporter.Phase(startPhase)
 			started, err := manager.Start(c.Context, name, devbox.StartOptions{Nested: c.Bool("nested"), SSHPort: c.Int("ssh-port")})
 			if err != nil {
-				manager.Reporter.Failed()
 				return err
 			}
-			manager.Reporter.Done("")
-			if !started {
-				return a.said(c, name, "runs already", false)
-			}
-			return a.said(c, name, "started", true)
-		},
+			return a.saidStarted(c, manager, name, started)
+		}),
 	}
+}
+
+func (a *app) saidStarted(c *cli.Context, manager *devbox.Manager, name string, started bool) error {
+	manager.Reporter.Done("")
+	if !started {
+		return a.said(c, name, "runs already", false)
+	}
+	return a.said(c, name, "started", true)
 }
 
 // startPhase is the phase in which a VM starts, stopPhase that in which it
@@ -118,61 +105,43 @@ const (
 	stopPhase  progress.Phase = "powering the VM off"
 )
 
-func (a *app) vmStopCommand() *cli.Command {
+// stopCommand is "vm stop", and "down".
+func (a *app) stopCommand(word string) *cli.Command {
 	return &cli.Command{
-		Name: "stop", Usage: "power a VM off; its disk stays", ArgsUsage: "NAME",
-		Flags:  []cli.Flag{timeoutFlag("how long the guest may take before it is ended hard", stopTimeout), jsonFlag()},
-		Action: a.stop,
+		Name: word, Usage: "power a VM off; its disk stays", ArgsUsage: "NAME",
+		Flags: []cli.Flag{timeoutFlag("how long the guest may take before it is ended hard", stopTimeout), jsonFlag()},
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
+			limit, err := timeout(c)
+			if err != nil {
+				return err
+			}
+			manager.Reporter.Phase(stopPhase)
+			ran, clean, err := manager.Stop(c.Context, name, limit)
+			if err != nil {
+				return err
+			}
+			manager.Reporter.Done("")
+			switch {
+			case !ran:
+				return a.said(c, name, "was not running", false)
+			case !clean:
+				manager.Reporter.Warn(fmt.Sprintf("the guest did not power off within %s and was ended hard", limit.Round(time.Second)))
+			}
+			return a.said(c, name, "stopped", true)
+		}),
 	}
-}
-
-func (a *app) stop(c *cli.Context) error {
-	name, err := oneName(c)
-	if err != nil {
-		return err
-	}
-	limit, err := timeout(c)
-	if err != nil {
-		return err
-	}
-	manager, err := a.manager(c)
-	if err != nil {
-		return err
-	}
-	manager.Reporter.Phase(stopPhase)
-	ran, clean, err := manager.Stop(c.Context, name, limit)
-	if err != nil {
-		manager.Reporter.Failed()
-		return err
-	}
-	manager.Reporter.Done("")
-	switch {
-	case !ran:
-		return a.said(c, name, "was not running", false)
-	case !clean:
-		manager.Reporter.Warn(fmt.Sprintf("the guest did not power off within %s and was ended hard", limit.Round(time.Second)))
-	}
-	return a.said(c, name, "stopped", true)
 }
 
 func (a *app) vmRemoveCommand() *cli.Command {
 	return &cli.Command{
 		Name: "remove", Usage: "stop a VM and remove it with its disk; asks nothing", ArgsUsage: "NAME",
 		Flags: []cli.Flag{jsonFlag()},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
 			if err := manager.Remove(c.Context, name); err != nil {
 				return err
 			}
 			return a.said(c, name, "removed", true)
-		},
+		}),
 	}
 }
 
@@ -182,21 +151,13 @@ func (a *app) vmIPCommand() *cli.Command {
 		Description: `With qemu that is 127.0.0.1, and a port of its own leads to the VM's sshd:
 --json prints both, ssh-config what ssh needs.`,
 		Flags: []cli.Flag{jsonFlag()},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
 			endpoint, err := manager.Endpoint(c.Context, name)
 			if err != nil {
 				return err
 			}
 			return a.printEndpoint(c, endpoint)
-		},
+		}),
 	}
 }
 
@@ -215,35 +176,22 @@ func (a *app) vmWaitSSHCommand() *cli.Command {
 			&cli.StringFlag{Name: "user", Usage: "the `USER` to log in as (default: that of the flake's host)"},
 			timeoutFlag("how long to wait", "120"), jsonFlag(),
 		},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
 			limit, err := timeout(c)
 			if err != nil {
 				return err
 			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
-			record, err := manager.Load(name)
-			if err != nil {
-				return err
-			}
-			user, err := manager.Login(record, c.String("user"))
+			user, err := userOf(c, manager, name)
 			if err != nil {
 				return err
 			}
 			endpoint, err := manager.WaitSSH(c.Context, name, user, limit)
 			if err != nil {
-				manager.Reporter.Failed()
 				return err
 			}
 			manager.Reporter.Done("")
 			return a.printEndpoint(c, endpoint)
-		},
+		}),
 	}
 }
 
@@ -257,17 +205,14 @@ waiting: the VM runs on.`,
 			if c.Args().Len() != 2 {
 				return &cliargs.UsageError{Command: "vm boot-iso", Err: errors.New("give the name of a VM and the path of an ISO image: devbox-cli vm boot-iso NAME ISO")}
 			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
-			}
-			name := c.Args().First()
-			if err := manager.BootISO(c.Context, name, c.Args().Get(1), c.Bool("nested")); err != nil {
-				manager.Reporter.Failed()
-				return err
-			}
-			manager.Reporter.Done("")
-			return a.said(c, name, "is off again", true)
+			return a.with(c, func(manager *devbox.Manager) error {
+				name := c.Args().First()
+				if err := manager.BootISO(c.Context, name, c.Args().Get(1), c.Bool("nested")); err != nil {
+					return err
+				}
+				manager.Reporter.Done("")
+				return a.said(c, name, "is off again", true)
+			})
 		},
 	}
 }
@@ -281,18 +226,10 @@ func (a *app) vmResizeCommand() *cli.Command {
 			&cli.IntFlag{Name: "cpus", Usage: "its number of processors, `N`"},
 			jsonFlag(),
 		},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
+		Action: a.onVM(func(c *cli.Context, manager *devbox.Manager, name string) error {
 			options := devbox.ResizeOptions{DiskGB: c.Int("disk"), MemoryMB: c.Int("memory"), CPUs: c.Int("cpus")}
 			if options == (devbox.ResizeOptions{}) {
 				return &cliargs.UsageError{Command: "vm resize", Err: errors.New("say what to change: --disk=GB, --memory=MB or --cpus=N")}
-			}
-			manager, err := a.manager(c)
-			if err != nil {
-				return err
 			}
 			record, err := manager.Resize(c.Context, name, options)
 			if err != nil {
@@ -302,6 +239,6 @@ func (a *app) vmResizeCommand() *cli.Command {
 				return a.printJSON(record)
 			}
 			return a.said(c, name, "resized", true)
-		},
+		}),
 	}
 }

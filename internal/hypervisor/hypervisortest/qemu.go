@@ -78,9 +78,6 @@ func (f *fakeMachine) run() int {
 	if says("io-error") {
 		f.status = "io-error"
 	}
-	if path := f.find(`(?m)^-pidfile\n(.*)$`); path != "" {
-		_ = os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())+"\n"), 0o600)
-	}
 	listener, err := listen("unix", strings.ReplaceAll(f.find(`unix:(.*),server=on`), ",,", ","))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

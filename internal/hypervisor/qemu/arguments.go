@@ -69,7 +69,6 @@ func arguments(vm hypervisor.VM, options hypervisor.StartOptions, accelerator st
 		"-nodefaults", "-no-user-config", "-display", "none",
 		"-machine", machine, "-accel", acceleration, "-cpu", processor,
 		"-smp", fmt.Sprint(cpus), "-m", fmt.Sprint(memory),
-		"-pidfile", pidFile(vm),
 		"-qmp", "unix:" + value(socket(vm)) + ",server=on,wait=off",
 		// A file is opened anew at each start; devbox keeps the one before.
 		"-chardev", "file,id=console,path=" + value(vm.Files.Console()),

@@ -44,12 +44,12 @@ var firmwares = map[string][]Firmware{
 func findFirmware(system, program, root string, getenv func(string) string) (Firmware, error) {
 	code, vars := getenv(firmwareCode), getenv(firmwareVariables)
 	if code != "" || vars != "" {
-		for name, path := range map[string]string{firmwareCode: code, firmwareVariables: vars} {
-			if path == "" {
-				return Firmware{}, fmt.Errorf("%s is not set, and the other half of the firmware is: set both", name)
+		for _, half := range []struct{ name, path string }{{firmwareCode, code}, {firmwareVariables, vars}} {
+			if half.path == "" {
+				return Firmware{}, fmt.Errorf("%s is not set, and the other half of the firmware is: set both", half.name)
 			}
-			if _, err := os.Stat(path); err != nil {
-				return Firmware{}, fmt.Errorf("%s names no file: %w", name, err)
+			if _, err := os.Stat(half.path); err != nil {
+				return Firmware{}, fmt.Errorf("%s names no file: %w", half.name, err)
 			}
 		}
 		return Firmware{code, vars}, nil

@@ -56,7 +56,6 @@ func (q *QEMU) Features() hypervisor.Features {
 // The names of the files of one machine.
 func disk(vm hypervisor.VM) string      { return filepath.Join(vm.Files.Folder, "disk.qcow2") }
 func variables(vm hypervisor.VM) string { return filepath.Join(vm.Files.Folder, "efivars.fd") }
-func pidFile(vm hypervisor.VM) string   { return filepath.Join(vm.Files.Folder, "qemu.pid") }
 func runFile(vm hypervisor.VM) string   { return filepath.Join(vm.Files.Folder, "qemu-run.json") }
 
 // socket is where the monitor listens. Its name is short whatever that of the
@@ -279,7 +278,7 @@ func (q *QEMU) launch(ctx context.Context, vm hypervisor.VM, command execx.Comma
 		<-ended
 	}
 	failed := func(reason string) error {
-		return &acceleratorFailed{accelerator: accelerator, reason: reason, log: hypervisor.LastLines(vm.Files.Log())}
+		return &acceleratorFailed{accelerator: accelerator, reason: reason, log: hypervisor.LastLines(vm.Files.Log(), hypervisor.LogLines)}
 	}
 	limit := time.Now().Add(monitorWait)
 	var settled time.Time
@@ -290,7 +289,7 @@ func (q *QEMU) launch(ctx context.Context, vm hypervisor.VM, command execx.Comma
 				// The guest has powered off already.
 				return nil
 			}
-			return failed(endReason(err, hypervisor.LastLines(vm.Files.Log())))
+			return failed(endReason(err, hypervisor.LastLines(vm.Files.Log(), hypervisor.LogLines)))
 		case <-ctx.Done():
 			end()
 			return ctx.Err()
@@ -300,7 +299,7 @@ func (q *QEMU) launch(ctx context.Context, vm hypervisor.VM, command execx.Comma
 		switch {
 		case err != nil && settled.IsZero() && time.Now().After(limit):
 			end()
-			return &hypervisor.StartError{Name: vm.Name, Reason: fmt.Sprintf("QEMU's monitor did not answer within %s", monitorWait), Log: vm.Files.Log(), Tail: hypervisor.LastLines(vm.Files.Log()), Err: err}
+			return &hypervisor.StartError{Name: vm.Name, Reason: fmt.Sprintf("QEMU's monitor did not answer within %s", monitorWait), Log: vm.Files.Log(), Tail: hypervisor.LastLines(vm.Files.Log(), hypervisor.LogLines), Err: err}
 		case err != nil:
 			continue
 		case status == "internal-error":
@@ -352,15 +351,8 @@ func (q *QEMU) running(ctx context.Context, vm hypervisor.VM) *run {
 	if err == nil && json.Unmarshal(data, &record) == nil && record.Version == runVersion && record.alive() {
 		return &record
 	}
-	// A command that was killed while it started QEMU has left no record.
-	text, err := os.ReadFile(pidFile(vm))
-	if err != nil {
-		return nil
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return nil
-	}
+	// A command that was killed while it started QEMU has left no record: who
+	// answers is asked for, and the kernel for its process.
 	m, err := connect(ctx, socket(vm))
 	if err != nil {
 		return nil
@@ -369,7 +361,7 @@ func (q *QEMU) running(ctx context.Context, vm hypervisor.VM) *run {
 	if name, err := m.name(); err != nil || name != vm.Name {
 		return nil
 	}
-	id, err := process.Of(pid)
+	id, err := m.process()
 	if err != nil {
 		return nil
 	}
@@ -492,7 +484,7 @@ func (q *QEMU) forgetIf(gone bool, vm hypervisor.VM) error {
 
 // forget removes what only a running machine has.
 func (q *QEMU) forget(vm hypervisor.VM) error {
-	return removeAll(runFile(vm), pidFile(vm), socket(vm))
+	return removeAll(runFile(vm), socket(vm))
 }
 
 // Remove implements hypervisor.Hypervisor.

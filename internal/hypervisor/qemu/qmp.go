@@ -4,9 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"time"
+
+	"devhost/internal/process"
 )
 
 // monitor is a connection to the QEMU Machine Protocol (QMP) of one machine:
@@ -108,6 +111,15 @@ func (m *monitor) status() (string, error) {
 	}
 	err := m.execute("query-status", &answer)
 	return answer.Status, err
+}
+
+// process is the process that listens, by the kernel's word.
+func (m *monitor) process() (process.ID, error) {
+	connection, ok := m.connection.(*net.UnixConn)
+	if !ok {
+		return process.ID{}, errors.New("the monitor is no socket of this machine")
+	}
+	return process.Peer(connection)
 }
 
 // name is the name that QEMU was given.

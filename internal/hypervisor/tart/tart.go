@@ -191,7 +191,7 @@ func (t *Tart) keep(vm hypervisor.VM, controller *os.File) error {
 func (t *Tart) appeared(ctx context.Context, vm hypervisor.VM, started execx.Process, ended chan error) error {
 	const poll = 200 * time.Millisecond
 	fail := func(reason string, err error) error {
-		return &hypervisor.StartError{Name: vm.Name, Reason: reason, Log: vm.Files.Log(), Tail: hypervisor.LastLines(vm.Files.Log()), Err: err}
+		return &hypervisor.StartError{Name: vm.Name, Reason: reason, Log: vm.Files.Log(), Tail: hypervisor.LastLines(vm.Files.Log(), hypervisor.LogLines), Err: err}
 	}
 	for limit := time.Now().Add(t.Appear); ; {
 		select {
@@ -373,7 +373,8 @@ func normalMAC(text string) string {
 
 // addressByConsole is the last address that the guest reported on its console.
 func addressByConsole(_ context.Context, vm hypervisor.VM) (string, error) {
-	data, err := os.ReadFile(vm.Files.Console())
+	const longest = 1 << 20
+	data, err := hypervisor.Tail(vm.Files.Console(), longest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", errNone
 	}
