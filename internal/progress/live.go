@@ -147,7 +147,11 @@ func (l *live) draw() {
 	}
 	left := fmt.Sprintf("%-9s ", l.phase)
 	elapsed := l.options.Now().Sub(l.since)
-	text := l.phase.description()
+	text, ok := describe[l.phase]
+	if !ok {
+		// Its name says it already.
+		text = "..."
+	}
 	if l.phase == Build && l.build.Total > 0 {
 		// The one that runs is the next, not the last that is done.
 		text = fmt.Sprintf("%d of %d", min(l.build.Done+1, l.build.Total), l.build.Total)

@@ -141,13 +141,14 @@ func TestLiveLine(t *testing.T) {
 			c.advance(4 * time.Second)
 			r.Build(started("a-very-long-name-of-a-derivation", 2, 12))
 		}, "⠋ build     3 of 12  a-…  4 s"},
-		"very narrow":        {LiveOptions{}, 12, func(r Reporter, _ *clock) { r.Phase(Evaluate) }, "⠋ evaluate…"},
-		"wide letters":       {LiveOptions{}, 40, func(r Reporter, _ *clock) { r.Phase(Ready); r.Detail(strings.Repeat("漢", 30)) }, "⠋ ready     waiting until it answers  …"},
-		"ASCII":              {LiveOptions{ASCII: true}, 30, func(r Reporter, _ *clock) { r.Phase(Ready); r.Detail("x") }, "| ready     waiting until ..."},
-		"colours":            {LiveOptions{Color: true}, 80, func(r Reporter, c *clock) { r.Phase(Start); c.advance(time.Second); r.Detail("") }, "\x1b[33m⠋\x1b[0m start     starting the container\x1b[2m  1 s\x1b[0m"},
-		"after a note":       {LiveOptions{}, 80, func(r Reporter, _ *clock) { r.Phase(Start); r.Note("x") }, "⠋ start     starting the container"},
-		"after other output": {LiveOptions{}, 80, func(r Reporter, _ *clock) { r.Phase(Start); fmt.Fprintln(r.Writer(), "x") }, "⠋ start     starting the container"},
-		"failed":             {LiveOptions{}, 80, func(r Reporter, _ *clock) { r.Phase(Start); r.Failed() }, ""},
+		"very narrow":          {LiveOptions{}, 12, func(r Reporter, _ *clock) { r.Phase(Evaluate) }, "⠋ evaluate…"},
+		"wide letters":         {LiveOptions{}, 40, func(r Reporter, _ *clock) { r.Phase(Ready); r.Detail(strings.Repeat("漢", 30)) }, "⠋ ready     waiting until it answers  …"},
+		"ASCII":                {LiveOptions{ASCII: true}, 30, func(r Reporter, _ *clock) { r.Phase(Ready); r.Detail("x") }, "| ready     waiting until ..."},
+		"colours":              {LiveOptions{Color: true}, 80, func(r Reporter, c *clock) { r.Phase(Start); c.advance(time.Second); r.Detail("") }, "\x1b[33m⠋\x1b[0m start     starting the container\x1b[2m  1 s\x1b[0m"},
+		"after a note":         {LiveOptions{}, 80, func(r Reporter, _ *clock) { r.Phase(Start); r.Note("x") }, "⠋ start     starting the container"},
+		"after other output":   {LiveOptions{}, 80, func(r Reporter, _ *clock) { r.Phase(Start); fmt.Fprintln(r.Writer(), "x") }, "⠋ start     starting the container"},
+		"a phase of one's own": {LiveOptions{}, 80, func(r Reporter, _ *clock) { r.Phase("making the VM"); r.Detail("") }, "⠋ making the VM ..."},
+		"failed":               {LiveOptions{}, 80, func(r Reporter, _ *clock) { r.Phase(Start); r.Failed() }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
