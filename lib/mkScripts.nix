@@ -15,8 +15,9 @@
       devbox-cli        the package of devbox-cli; by default of this flake
 
   A hook is any bash. It runs in the process of the command, in the repository's top folder, with
-  $HOST set. What it exports reaches devbox-cli, and what it traps on EXIT runs in the end. A command
-  in it that fails ends all, with its exit code (set -e); a hook may say `set +e`.
+  $HOST set, which the programs that it calls have too. What it exports reaches devbox-cli, and what
+  it traps on EXIT runs in the end. A command in it that fails, or `exit`, ends all with its exit code
+  (set -e); a hook may say `set +e`.
 
       packages = devhost.lib.mkScripts {
         inherit pkgs;
@@ -38,11 +39,14 @@
 let
   quote = text: "'" + builtins.replaceStrings [ "'" ] [ "'\\''" ] text + "'";
 
-  # Neither the folder nor the options that a hook leaves matter to what comes after it.
+  # Neither the folder nor the options that a hook leaves matter to what comes after it, nor
+  # another HOST, such as one of a file of settings that it reads.
   hook = text: if text == "" then "" else ''
     ${text}
+
     cd -- "$devboxTop"
     set -e
+    HOST=$devboxHost
   '';
 
   script = name: verb: argument: hooks: pkgs.writeShellScriptBin name ''
@@ -53,7 +57,8 @@ let
       exit 2
       ;;
     esac
-    HOST=$1
+    devboxHost=$1
+    export HOST="$devboxHost"
     devboxArguments=("''${@:2}")
     if ! devboxTop=$(${pkgs.gitMinimal or pkgs.git}/bin/git rev-parse --show-toplevel); then
       echo "${name}: call it in the git repository of the flake" >&2

@@ -67,8 +67,8 @@ func (m *Manager) boot(ctx context.Context, name, image string, nested bool) (*R
 }
 
 // followInstaller shows what the installer does until the VM is off, and
-// returns all that it reported: on the seed disk, or where there is nothing,
-// on the console.
+// returns all that it reported: on the seed disk, or where there is no
+// verdict, on the console.
 func (m *Manager) followInstaller(ctx context.Context, record *Record, chosen hypervisor.Hypervisor) ([]seed.Event, error) {
 	var printed []seed.Event
 	err := m.follow(ctx, record, chosen, func(line string) {
@@ -94,13 +94,11 @@ func (m *Manager) followInstaller(ctx context.Context, record *Record, chosen hy
 		return printed, nil
 	}
 	events, err := seed.ReadReport(image)
-	if err != nil {
-		return nil, err
-	}
+	// A seed disk may be full or damaged; the console has the verdict too.
 	if seed.Verdict(events) == nil && seed.Verdict(printed) != nil {
-		events = printed
+		return printed, nil
 	}
-	return events, nil
+	return events, err
 }
 
 func describePhase(event seed.Event) string {

@@ -48,6 +48,11 @@ const (
 	// holds nothing. Partition tables and the first blocks of every file system,
 	// volume and array lie there.
 	blank = 4 * mebibyte
+	// samples is at how many places between them a disk is looked at, of
+	// sampleSize bytes: the start of a disk may have been wiped, and what is on it
+	// still be of use.
+	samples    = 1024
+	sampleSize = 64 << 10
 	// rootSlack is by how much less than a disk's end the last partition may end.
 	rootSlack = 8 * mebibyte
 )
@@ -74,12 +79,16 @@ func (d *target) partition(number int) string {
 func (d *target) boot() string { return d.partition(1) }
 func (d *target) root() string { return d.partition(2) }
 
+// copies are where btrfs and ext4 have the second super block, on a whole disk
+// and in a partition that starts at the first mebibyte.
+var copies = []int64{64 * mebibyte, 65 * mebibyte, 128 * mebibyte, 129 * mebibyte}
+
 // chooseDisk waits for the disk, and refuses one that is too small, in use, or
 // that holds data.
 func (i *Installer) chooseDisk(ctx context.Context) (outcome, error) {
 	ok, err := i.waitFor(ctx, func() (bool, error) {
 		info, err := os.Stat(i.settings.Disk)
-		return err == nil && info.Mode()&os.ModeDevice != 0, nil
+		return err == nil && info.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice, nil
 	})
 	switch {
 	case err != nil:
@@ -93,6 +102,9 @@ func (i *Installer) chooseDisk(ctx context.Context) (outcome, error) {
 	}
 	i.disk = target{path: path}
 	if err := i.notInUse(path); err != nil {
+		return outcome{}, err
+	}
+	if err := i.isDisk(path); err != nil {
 		return outcome{}, err
 	}
 	if i.disk.size, err = sizeOf(path); err != nil {
@@ -124,6 +136,18 @@ func (i *Installer) chooseDisk(ctx context.Context) (outcome, error) {
 		return outcome{message: fmt.Sprintf("%s (%s) is overwritten; it holds %s", path, bytesText(i.disk.size), holds)}, nil
 	}
 	return outcome{message: fmt.Sprintf("%s (%s) is blank", path, bytesText(i.disk.size))}, nil
+}
+
+// isDisk refuses a partition and a disk that cannot be written to.
+func (i *Installer) isDisk(path string) error {
+	folder := filepath.Join(i.Blocks, filepath.Base(path))
+	if _, err := os.Stat(filepath.Join(folder, "partition")); err == nil {
+		return fmt.Errorf("%s is a partition; this machine has %s; set devbox.install.disk to one of them", path, i.describeDisks())
+	}
+	if readOnly, err := os.ReadFile(filepath.Join(folder, "ro")); err == nil && strings.TrimSpace(string(readOnly)) == "1" {
+		return fmt.Errorf("the disk %s is read-only; attach it so that it can be written to, or set devbox.install.disk to another one; this machine has %s", path, i.describeDisks())
+	}
+	return nil
 }
 
 // notInUse refuses a disk that the kernel uses, such as the ISO's own.
@@ -202,8 +226,11 @@ func (i *Installer) holds(ctx context.Context) (string, error) {
 		return "", err
 	}
 	defer device.Close()
-	for _, start := range []int64{0, max(0, i.disk.size-blank)} {
-		zeros, err := isZero(io.NewSectionReader(device, start, blank))
+	for _, part := range looked(i.disk.size) {
+		if ctx.Err() != nil {
+			return "", context.Cause(ctx)
+		}
+		zeros, err := isZero(io.NewSectionReader(device, part.start, part.size))
 		if err != nil {
 			return "", fmt.Errorf("cannot read the disk %s: %w", i.disk.path, err)
 		}
@@ -212,6 +239,25 @@ func (i *Installer) holds(ctx context.Context) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// part is one of a disk, in bytes.
+type part struct{ start, size int64 }
+
+// looked are the parts of a disk that must be zeros where it holds nothing.
+func looked(size int64) []part {
+	parts := []part{{0, blank}, {max(0, size-blank), blank}}
+	for _, start := range copies {
+		if start < size {
+			parts = append(parts, part{start, sampleSize})
+		}
+	}
+	// Aligned, as a disk is read.
+	step := max(sampleSize, size/samples/sampleSize*sampleSize)
+	for start := blank; start < size-blank; start += step {
+		parts = append(parts, part{start, sampleSize})
+	}
+	return parts
 }
 
 func isZero(reader io.Reader) (bool, error) {

@@ -22,6 +22,12 @@ func explain(err error) string {
 	return text
 }
 
+// noReport is a report that cannot be written. It does not wrap why: a seed
+// disk that is full is not the disk which is installed to.
+func noReport(err error) error {
+	return errors.New("cannot write the report to the seed disk: " + err.Error() + "; devbox-cli init makes a new seed disk")
+}
+
 // step is a failure of a program whose arguments say nothing to a person.
 type step struct {
 	what string

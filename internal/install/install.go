@@ -84,11 +84,22 @@ type phaseError struct {
 func (p *phaseError) Error() string { return fmt.Sprintf("%s: %v", p.phase, p.err) }
 func (p *phaseError) Unwrap() error { return p.err }
 
+// lenient is a writer whose errors do not matter.
+type lenient struct{ next io.Writer }
+
+func (l lenient) Write(data []byte) (int, error) {
+	_, _ = l.next.Write(data)
+	return len(data), nil
+}
+
 // seedPhase is the one that cannot be reported on the seed disk.
 const seedPhase = "seed"
 
 // Run installs, reports, and leaves nothing mounted.
 func (i *Installer) Run(ctx context.Context) error {
+	// A console that is gone must end neither the installation nor the programs
+	// that write there: the host reads the seed disk.
+	i.Console = lenient{i.Console}
 	i.reporter = &seed.Reporter{Console: i.Console}
 	err := i.run(ctx)
 	verdict := seed.Event{Kind: seed.VerdictEvent, Verdict: seed.Installed}
@@ -134,7 +145,7 @@ func (i *Installer) run(ctx context.Context) (err error) {
 	for number, phase := range phases {
 		event := seed.Event{Kind: seed.PhaseEvent, Phase: phase.name, Number: number + 1, Count: len(phases), State: seed.Started}
 		if err := i.reporter.Report(event); err != nil {
-			return &phaseError{phase.name, fmt.Errorf("cannot write the report: %w", err)}
+			return &phaseError{phase.name, noReport(err)}
 		}
 		done, err := phase.do(ctx)
 		event.State, event.Message = seed.Done, done.message
@@ -145,7 +156,7 @@ func (i *Installer) run(ctx context.Context) (err error) {
 			event.State = seed.Skipped
 		}
 		if reportErr := i.reporter.Report(event); err == nil && reportErr != nil {
-			err = fmt.Errorf("cannot write the report: %w", reportErr)
+			err = noReport(reportErr)
 		}
 		if err != nil {
 			return &phaseError{phase.name, err}
@@ -190,7 +201,7 @@ func (i *Installer) openSeed(ctx context.Context) error {
 	// First of all: what is wrong with the rest is reported there.
 	report, err := os.OpenFile(filepath.Join(i.SeedFolder, seed.ReportFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_SYNC, 0o600)
 	if err != nil {
-		return fmt.Errorf("cannot write the report to the seed disk: %w", err)
+		return noReport(err)
 	}
 	i.reporter.File = report
 	i.contents, err = seed.Load(os.DirFS(i.SeedFolder))

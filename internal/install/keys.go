@@ -40,7 +40,7 @@ func (i *Installer) installKeys(context.Context) (outcome, error) {
 	}
 	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public)))
 	if err := i.reporter.Report(seed.Event{Kind: seed.HostKeyEvent, HostKey: line}); err != nil {
-		return outcome{}, err
+		return outcome{}, noReport(err)
 	}
 	root, err := os.OpenRoot(i.Root)
 	if err != nil {

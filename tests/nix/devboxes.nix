@@ -29,6 +29,7 @@ let
     {
       buildable = map (built: lib.hasSuffix ".drv" built.drvPath) [ config.system.build.devboxInstaller config.system.build.devboxImage ];
       complaints = map (assertion: assertion.message) (lib.filter (assertion: !assertion.assertion) iso.assertions) ++ iso.warnings;
+      emergency = iso.systemd.enableEmergencyMode;
       facts = unhashed (builtins.unsafeDiscardStringContext config.system.build.devboxInstallerFacts.facts);
       # Nothing but what is installed is in the ISO besides itself.
       holds = map lib.getName (lib.subtractLists [ iso.system.build.toplevel ] iso.isoImage.storeContents);

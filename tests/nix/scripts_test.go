@@ -109,6 +109,8 @@ END
 echo "of $HOST in $PWD"
 export DEVBOX_SSH_KEY="/keys/$HOST's key"
 trap 'echo "cleaned up after $HOST"' EXIT
+sh -c 'echo "a program has $HOST"'
+HOST=another
 set -- other arguments
 set +e
 false
@@ -116,11 +118,12 @@ cd / # somewhere else`,
 		"parentPubKeyHook": `[ -n "$DEVBOX_SSH_KEY" ] && echo "parent in $PWD"
 export DEVBOX_PARENT_PUBKEY=parent.pub
 exit_code() { return "$1"; }
-if [ -n "$TEST_HOOK" ]; then exit_code "$TEST_HOOK"; fi`,
-		"preRebuildHook": `echo "before the rebuild of $HOST"`,
+if [ -n "$TEST_HOOK" ]; then exit_code "$TEST_HOOK"; fi
+if [ -n "$TEST_EXIT" ]; then exit "$TEST_EXIT"; fi`,
+		"preRebuildHook": `echo "before the rebuild of $HOST" \`,
 	})
 	below := filepath.Join(s.repository, "some", "folder")
-	hooks := "private key of $HOST\nof dev in " + s.repository + "\nparent in " + s.repository + "\n"
+	hooks := "private key of $HOST\nof dev in " + s.repository + "\na program has dev\nparent in " + s.repository + "\n"
 	none := "key  parent \n"
 
 	tests := []struct {
@@ -144,6 +147,18 @@ if [ -n "$TEST_HOOK" ]; then exit_code "$TEST_HOOK"; fi`,
 		{
 			name: "a hook that fails", command: []string{"devbox-bootstrap", "dev"}, environment: []string{"TEST_HOOK=7"},
 			want: hooks + "cleaned up after dev\n", code: 7,
+		},
+		{
+			name: "a hook that ends all", command: []string{"devbox-bootstrap", "dev"}, environment: []string{"TEST_EXIT=9"},
+			want: hooks + "cleaned up after dev\n", code: 9,
+		},
+		{
+			name: "a host that only devbox-cli can refuse", command: []string{"devbox-start", `a "b'#$(c) *`}, environment: []string{"HOST=mine"},
+			want: "in " + s.repository + "\nargument up\nargument a \"b'#$(c) *\n" + none,
+		},
+		{
+			name: "a rebuild of it", command: []string{"devbox-rebuild", `a "b'#$(c) *`}, environment: []string{"TEST_STATUS=2"},
+			want: "before the rebuild of a \"b'#$(c) *\nin " + s.repository + "\nargument update\nargument ./it's a flake#a \"b'#$(c) *\n" + none, code: 2,
 		},
 		{
 			name: "a rebuild", command: []string{"devbox-rebuild", "dev"},

@@ -53,6 +53,18 @@ func TestRefusals(t *testing.T) {
 		}
 	})
 
+	for _, used := range []string{"/dev/vdb", "/dev/sr0"} {
+		t.Run("the installer's own "+strings.TrimPrefix(used, "/dev/"), func(t *testing.T) {
+			other := contents
+			other.Settings.Disk, other.Settings.Overwrite = used, true
+			i := newInstallation(t, 64, other)
+			events, console := i.install("")
+			if got := verdict(events); !strings.HasPrefix(got, "failed disk: the disk "+used+" is in use by this installer itself; this machine has ") {
+				t.Errorf("verdict: %s\n%s", got, console)
+			}
+		})
+	}
+
 	t.Run("the mode of another ISO", func(t *testing.T) {
 		i := newInstallation(t, 64, contents)
 		events, console := i.install("test.config=bootstrap")
@@ -79,7 +91,7 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
-// The power fails in the middle of an installation, twice.
+// The power fails in the middle of an installation, three times.
 func TestResume(t *testing.T) {
 	contents := seed.Contents{Settings: settings(seed.Direct)}
 	i := newInstallation(t, 2048, contents)
@@ -92,7 +104,7 @@ func TestResume(t *testing.T) {
 	for _, cut := range []struct {
 		phase string
 		state seed.State
-	}{{"copy", seed.Started}, {"boot", seed.Done}} {
+	}{{"format", seed.Started}, {"copy", seed.Started}, {"boot", seed.Done}} {
 		console := i.run(Machine{Disk: i.disk, Seed: i.seed, ISO: i.iso, Append: "test.wait=10s", Line: reached(cut.phase, cut.state)})
 		if found := seed.Verdict(i.report()); found != nil {
 			t.Fatalf("the installer was done before %s is %s: %v\n%s", cut.phase, cut.state, found, console)
@@ -117,6 +129,7 @@ func TestResume(t *testing.T) {
 func TestBootstrap(t *testing.T) {
 	private, public := newKey(t)
 	contents := seed.Contents{Settings: settings(seed.Bootstrap), AuthorizedKeys: []string{public}, UserKey: private}
+	contents.Settings.Disk = "/dev/disk/by-id/virtio-test"
 	// Its size is checked as for a real one; it takes no space.
 	i := newInstallation(t, 8192, contents)
 

@@ -262,10 +262,12 @@ func TestLife(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	before := stored(t)
 	_, stderr, code := h.run("init", h.flake(iso.Path)+"#box", "--ssh-key="+key, "--parent-pubkey="+parent, "--timeout=5m")
 	if code != 0 {
 		t.Fatalf("init: exit code %d\n%s\n%s", code, stderr, h.console("box"))
 	}
+	h.nothingSecret(before, "box", own)
 	for _, phase := range []string{"build: 1 of 1, installer", "installer 1 of ", "ready: "} {
 		if !strings.Contains(stderr, phase) {
 			t.Errorf("init did not show %q:\n%s", phase, stderr)

@@ -12,6 +12,7 @@ import (
 
 	"devhost/internal/execx"
 	"devhost/internal/install"
+	"devhost/internal/seed"
 )
 
 // The exit codes.
@@ -60,6 +61,10 @@ func Main(ctx context.Context, arguments []string, streams Streams) int {
 		return fail(exitUsage, fmt.Errorf("--config is missing\n\n%s", usage))
 	}
 	config, err := install.LoadConfig(*path)
+	if err != nil && !*check {
+		// The host gets a verdict, whatever is wrong.
+		_ = (&seed.Reporter{Console: streams.Out}).Report(seed.Event{Kind: seed.VerdictEvent, Verdict: seed.InstallFails, Message: err.Error()})
+	}
 	if err != nil {
 		return fail(exitUsage, err)
 	}

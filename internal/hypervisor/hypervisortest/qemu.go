@@ -152,6 +152,9 @@ func (f *fakeMachine) install(console *os.File) {
 		if err := seedtest.Report(strings.ReplaceAll(image, ",,", ","), &printed, events...); err != nil {
 			fmt.Fprintln(console, err)
 		}
+		if says("torn") {
+			_ = os.Truncate(strings.ReplaceAll(image, ",,", ","), 0)
+		}
 	}
 	_, _ = console.Write(printed.Bytes())
 	f.quit <- 0

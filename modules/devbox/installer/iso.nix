@@ -47,6 +47,9 @@ in
       systemd.services."getty@tty1".enable = false;
       systemd.services."autovt@".enable = false;
 
+      # What fails at boot must not wait for a person: the installer says then what is missing.
+      systemd.enableEmergencyMode = false;
+
       systemd.services.devbox-auto-install = {
         description = "Installation of a devbox";
         wantedBy = [ "multi-user.target" ];

@@ -6,6 +6,9 @@ export PATH=/bin:/sbin HOME=/root
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs run /run
+# As udev makes it.
+mkdir -p /dev/disk/by-id
+ln -s ../../vda /dev/disk/by-id/virtio-test
 # Nix would look for the group of its build users; nothing is built here.
 export NIX_CONFIG='build-users-group ='
 config=direct wait=1m
