@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/cli/devhost"
 )
 
@@ -14,7 +15,7 @@ func main() {
 	if status, ok := devhost.Inside(os.Args); ok {
 		os.Exit(status)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), devhost.EndSignals()...)
+	ctx, stop := signal.NotifyContext(context.Background(), cliargs.EndSignals()...)
 	// A second Ctrl-C ends the program at once; the journal repairs the rest.
 	context.AfterFunc(ctx, stop)
 	os.Exit(devhost.Main(ctx, os.Args, devhost.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))

@@ -43,15 +43,11 @@ func (f Files) Answers(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
-	defer cancel()
-	connection, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	connection, end, err := dial(ctx, address, answerTimeout)
 	if err != nil {
 		return err
 	}
-	defer connection.Close()
-	stop := context.AfterFunc(ctx, func() { _ = connection.Close() })
-	defer stop()
+	defer end()
 	// By then the server has signed with the key.
 	check := func(_ string, _ net.Addr, key ssh.PublicKey) error {
 		if bytes.Equal(key.Marshal(), host.PublicKey().Marshal()) {
@@ -83,15 +79,11 @@ func (f Files) Login(ctx context.Context, address, user string) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
-	defer cancel()
-	connection, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	connection, end, err := dial(ctx, address, loginTimeout)
 	if err != nil {
 		return err
 	}
-	defer connection.Close()
-	stop := context.AfterFunc(ctx, func() { _ = connection.Close() })
-	defer stop()
+	defer end()
 	client, channels, requests, err := ssh.NewClientConn(connection, address, &ssh.ClientConfig{
 		User: user, Auth: []ssh.AuthMethod{ssh.PublicKeys(identity)},
 		HostKeyCallback: ssh.FixedHostKey(host.PublicKey()), HostKeyAlgorithms: []string{host.PublicKey().Type()},
@@ -101,6 +93,23 @@ func (f Files) Login(ctx context.Context, address, user string) error {
 	}
 	session := ssh.NewClient(client, channels, requests)
 	return session.Close()
+}
+
+// dial connects to an address. The connection is closed when the context or the
+// time ends, and by end.
+func dial(ctx context.Context, address string, longest time.Duration) (connection net.Conn, end func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	connection, err = (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = connection.Close() })
+	return connection, func() {
+		stop()
+		_ = connection.Close()
+		cancel()
+	}, nil
 }
 
 func readSigner(path string) (ssh.Signer, error) {

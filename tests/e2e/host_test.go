@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"devhost/internal/cli/cliargs"
 	cli "devhost/internal/cli/devhost"
 	"devhost/internal/engine/enter"
 	"devhost/internal/execx"
@@ -51,7 +52,7 @@ func runDevhost() int {
 	if status, ok := cli.Inside(os.Args); ok {
 		return status
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), cli.EndSignals()...)
+	ctx, stop := signal.NotifyContext(context.Background(), cliargs.EndSignals()...)
 	context.AfterFunc(ctx, stop)
 	hook := cli.OnStep(func(reached string) {
 		switch reached {

@@ -6,10 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -34,16 +31,6 @@ type app struct {
 	now     func() time.Time
 }
 
-// EndSignals are those that end a command in an orderly way. A closed terminal
-// does, unless nohup(1) or the like says that it shall not.
-func EndSignals() []os.Signal {
-	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) {
-		ends = append(ends, syscall.SIGHUP)
-	}
-	return ends
-}
-
 // Main runs the program and returns its exit status.
 func Main(ctx context.Context, args []string, streams Streams) int {
 	a := &app{streams: streams, runner: execx.New(), now: time.Now}
@@ -53,10 +40,9 @@ func Main(ctx context.Context, args []string, streams Streams) int {
 }
 
 func (a *app) command() *cli.App {
-	command := &cli.App{
-		Name:  "devhost-deploy",
-		Usage: "from an environment of your project to a running, synced, reachable container",
-		Description: `Reads environments/ENV/ of the project around the current folder
+	command := cliargs.NewApp("devhost-deploy", Version, a.streams.Out, a.streams.Err)
+	command.Usage = "from an environment of your project to a running, synced, reachable container"
+	command.Description = `Reads environments/ENV/ of the project around the current folder
 (environment.cfg, provision.nix, provision.sh) as batou does, and makes its
 containers on the dev host over ssh.
 
@@ -70,40 +56,20 @@ Exit codes: 0 done; 1 failed, and the message says what holds now; 2 wrong
 input; 3 with deploy --strict: the containers are up, but not all of the
 provisioning worked; 4 no such container; 5 in use by another command; 6 the dev
 host cannot be reached, is none, or lacks something; 7 you may not do this; 130
-interrupted. ssh returns the command's own.`,
-		Version:              Version,
-		EnableBashCompletion: true,
-		// A pattern may have commas.
-		DisableSliceFlagSeparator: true,
-		Suggest:                   true,
-		Writer:                    a.streams.Out,
-		ErrWriter:                 a.streams.Err,
-		ExitErrHandler:            func(*cli.Context, error) {},
-		OnUsageError:              cliargs.OnUsageError,
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return cliargs.UnknownCommand(c, c.App.VisibleCommands(), "")
-			}
-			return cli.ShowAppHelp(c)
-		},
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "project", Usage: "`FOLDER` of the project (default: the nearest above with a folder environments)"},
-			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
-			&cli.BoolFlag{Name: "debug", Usage: "log what is done, on standard error; values are masked"},
-		},
-		Commands: append([]*cli.Command{
-			a.deployCommand(), a.destroyCommand(), a.statusCommand(), a.sshCommand(), a.urlsCommand(),
-			a.validateCommand(), a.initCommand(),
-			a.syncCommand(), a.forwardCommand(),
-		}, cliargs.Documents("devhost-deploy", 1, a.streams.Out)...),
+interrupted. ssh returns the command's own.`
+	// A pattern may have commas.
+	command.DisableSliceFlagSeparator = true
+	command.Flags = []cli.Flag{
+		&cli.StringFlag{Name: "project", Usage: "`FOLDER` of the project (default: the nearest above with a folder environments)"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
+		&cli.BoolFlag{Name: "debug", Usage: "log what is done, on standard error; values are masked"},
 	}
-	for _, sub := range command.Commands {
-		sub.OnUsageError = cliargs.OnUsageError
-		sub.HideHelpCommand = true
-		if sub.BashComplete == nil && strings.HasPrefix(sub.ArgsUsage, "ENV") {
-			sub.BashComplete = a.completeEnvironments
-		}
-	}
+	command.Commands = append([]*cli.Command{
+		a.deployCommand(), a.destroyCommand(), a.statusCommand(), a.sshCommand(), a.urlsCommand(),
+		a.validateCommand(), a.initCommand(),
+		a.syncCommand(), a.forwardCommand(),
+	}, cliargs.Documents("devhost-deploy", 1, a.streams.Out)...)
+	cliargs.SetUp(command, "ENV", a.completeEnvironments)
 	return command
 }
 

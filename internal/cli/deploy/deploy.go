@@ -57,7 +57,7 @@ func (a *app) deploy(c *cli.Context) error {
 // printResults says what became of each host: what people and scripts look for on
 // standard output, what went wrong on standard error.
 func (a *app) printResults(c *cli.Context, e *environment.Environment, results []*deploy.Result) error {
-	code, partial, failures := exitDone, false, 0
+	code, partial, failures := cliargs.ExitDone, false, 0
 	for _, result := range results {
 		if result.Err != nil {
 			continue
@@ -75,7 +75,7 @@ func (a *app) printResults(c *cli.Context, e *environment.Environment, results [
 			continue
 		}
 		failures++
-		if one := exitCode(c.Context, result.Err); code == exitDone || one == exitInterrupted {
+		if one := exitCode(c.Context, result.Err); code == cliargs.ExitDone || one == cliargs.ExitInterrupted {
 			code = one
 		}
 		if c.Err() != nil && errors.Is(result.Err, context.Canceled) {
@@ -92,17 +92,17 @@ func (a *app) printResults(c *cli.Context, e *environment.Environment, results [
 		fmt.Fprintf(a.streams.Err, "devhost-deploy: %s: %s\n", strings.Join(failed[text], ", "), text)
 	}
 	switch {
-	case code == exitInterrupted:
+	case code == cliargs.ExitInterrupted:
 		return context.Canceled
 	case failures > 0 && failures < len(results):
 		fmt.Fprintf(a.streams.Err, "devhost-deploy: %d of %d hosts failed; the others are up to date\n", failures, len(results))
 	case partial && c.Bool("strict"):
 		fmt.Fprintln(a.streams.Err, "devhost-deploy: not all of the provisioning worked, and --strict makes that a failure")
-		code = exitDegraded
+		code = cliargs.ExitDegraded
 	case partial && failures == 0:
 		fmt.Fprintln(a.streams.Err, "devhost-deploy: not all of the provisioning worked; the containers are up, and what you deploy to them next may mend it")
 	}
-	if code != exitDone {
+	if code != cliargs.ExitDone {
 		return &explained{code: code}
 	}
 	return nil
@@ -151,7 +151,7 @@ in hostmap.json, so that the next deploy makes containers with the same names.`,
 			if err != nil {
 				return err
 			}
-			code := exitDone
+			code := cliargs.ExitDone
 			for _, result := range results {
 				if result.Err != nil {
 					fmt.Fprintf(a.streams.Err, "devhost-deploy: %s: %v\n", result.Host.Key, result.Err)
@@ -160,7 +160,7 @@ in hostmap.json, so that the next deploy makes containers with the same names.`,
 				}
 				fmt.Fprintf(a.streams.Out, "%s: %s\n", result.Host.Key, result.What)
 			}
-			if code != exitDone {
+			if code != cliargs.ExitDone {
 				return &explained{code: code}
 			}
 			return nil

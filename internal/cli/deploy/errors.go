@@ -13,20 +13,6 @@ import (
 	"devhost/internal/sshlink"
 )
 
-// The exit codes of devhost-deploy. They are documented in the help text, and
-// those up to 7 mean what they mean with devhost.
-const (
-	exitDone        = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitDegraded    = 3
-	exitMissing     = 4
-	exitBusy        = 5
-	exitHost        = 6
-	exitNotAllowed  = 7
-	exitInterrupted = 130
-)
-
 // explained ends the program with a code, after everything was said.
 type explained struct{ code int }
 
@@ -56,26 +42,27 @@ func exitCode(ctx context.Context, err error) int {
 	)
 	switch {
 	case err == nil:
-		return exitDone
+		return cliargs.ExitDone
 	case errors.As(err, &status):
 		return status.Status
 	case errors.As(err, &said):
 		return said.code
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		return exitInterrupted
+		return cliargs.ExitInterrupted
 	case errors.As(err, &usage), errors.As(err, &missing), errors.As(err, &invalid), errors.As(err, &noProject), errors.As(err, &noHost), errors.As(err, &badName),
 		errors.As(err, &source), errors.As(err, &target), errors.As(err, &port):
-		return exitUsage
+		return cliargs.ExitUsage
 	case errors.As(err, &never):
-		return exitMissing
+		return cliargs.ExitMissing
 	case errors.As(err, &busy):
-		return exitBusy
+		return cliargs.ExitBusy
 	case errors.As(err, &unreachable), errors.As(err, &noDevhost), errors.As(err, &link), errors.As(err, &program):
-		return exitHost
-	case errors.As(err, &remote) && remote.Status >= exitUsage && remote.Status <= exitNotAllowed:
+		return cliargs.ExitHost
+	// What devhost says with these, we say with them.
+	case errors.As(err, &remote) && remote.Status >= cliargs.ExitUsage && remote.Status <= cliargs.ExitNotAllowed:
 		return remote.Status
 	}
-	return exitFailed
+	return cliargs.ExitFailed
 }
 
 // report prints an error for a person and returns the exit status.
@@ -86,7 +73,7 @@ func (a *app) report(ctx context.Context, err error) int {
 	if err == nil || errors.As(err, &status) || errors.As(err, &said) {
 		return code
 	}
-	if code == exitInterrupted {
+	if code == cliargs.ExitInterrupted {
 		fmt.Fprintln(a.streams.Err, "devhost-deploy: interrupted; the next run goes on from there")
 		return code
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/deploy"
 )
 
@@ -22,7 +23,7 @@ func (a *app) printStatus(c *cli.Context, hosts []*deploy.HostStatus) error {
 		table := tabwriter.NewWriter(a.streams.Out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(table, "HOST\tCONTAINER\tSTATUS\tADDRESS\tDEV HOST\tURLS")
 		for _, host := range hosts {
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", host.Host, orDash(host.Container), host.Status, orDash(host.IPv4), host.DevHost, orDash(strings.Join(host.URLs, " ")))
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", host.Host, cliargs.OrDash(host.Container), host.Status, cliargs.OrDash(host.IPv4), host.DevHost, cliargs.OrDash(strings.Join(host.URLs, " ")))
 		}
 		if err := table.Flush(); err != nil {
 			return err
@@ -36,22 +37,15 @@ func (a *app) printStatus(c *cli.Context, hosts []*deploy.HostStatus) error {
 			}
 		}
 	}
-	code := exitDone
+	code := cliargs.ExitDone
 	for _, host := range hosts {
 		if host.Err != nil {
 			fmt.Fprintf(a.streams.Err, "devhost-deploy: %s: %v\n", host.Host, host.Err)
 			code = max(code, exitCode(c.Context, host.Err))
 		}
 	}
-	if code != exitDone {
+	if code != cliargs.ExitDone {
 		return &explained{code: code}
 	}
 	return nil
-}
-
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
 }

@@ -116,7 +116,7 @@ func (a *app) say(c *cli.Context) func(string) {
 // say about that then.
 func usualEnd(c *cli.Context, err error) error {
 	if c.Err() != nil && errors.Is(err, context.Canceled) {
-		return &explained{code: exitInterrupted}
+		return &explained{code: cliargs.ExitInterrupted}
 	}
 	return err
 }

@@ -11,9 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
@@ -37,16 +35,6 @@ type Streams struct{ In, Out, Err *os.File }
 // app is one run of the program.
 type app struct{ streams Streams }
 
-// EndSignals are those that end a command in an orderly way. A closed terminal
-// does, unless nohup(1) or the like says that it shall not.
-func EndSignals() []os.Signal {
-	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) {
-		ends = append(ends, syscall.SIGHUP)
-	}
-	return ends
-}
-
 // Main runs the program and returns its exit status.
 func Main(ctx context.Context, args []string, streams Streams) int {
 	if status, ok := tart.KeepConsole(args); ok {
@@ -63,10 +51,9 @@ func Main(ctx context.Context, args []string, streams Streams) int {
 }
 
 func (a *app) command() *cli.App {
-	command := &cli.App{
-		Name:  "devbox-cli",
-		Usage: "development VMs with NixOS on your own machine",
-		Description: `devbox-cli makes VMs from the hosts of a flake, installs NixOS in them
+	command := cliargs.NewApp("devbox-cli", Version, a.streams.Out, a.streams.Err)
+	command.Usage = "development VMs with NixOS on your own machine"
+	command.Description = `devbox-cli makes VMs from the hosts of a flake, installs NixOS in them
 unattended, and updates them. VMs run on Tart (Apple silicon) or QEMU.
 
 First steps:
@@ -79,43 +66,18 @@ First steps:
 Exit codes: 0 done; 1 failed, and the message says what holds now; 2 wrong
 input; 3 updated, but units failed; 4 no such VM or host; 5 in use by another
 command; 6 this machine lacks something (a hypervisor, Nix, a free port); 130
-interrupted; 141 nobody reads the output. ssh returns the command's own.`,
-		Version:              Version,
-		EnableBashCompletion: true,
-		Suggest:              true,
-		Writer:               a.streams.Out,
-		ErrWriter:            a.streams.Err,
-		ExitErrHandler:       func(*cli.Context, error) {},
-		OnUsageError:         cliargs.OnUsageError,
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return cliargs.UnknownCommand(c, c.App.VisibleCommands(), "")
-			}
-			return cli.ShowAppHelp(c)
-		},
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "state-dir", EnvVars: []string{"DEVBOX_STATE_DIR"}, Usage: "`FOLDER` that holds all VMs (default: devbox in $XDG_DATA_HOME, or in ~/.local/share)"},
-			&cli.DurationFlag{Name: "lock-timeout", Value: 30 * time.Second, Usage: "how long to wait for another command for the same VM (`DURATION`)"},
-			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
-		},
-		Commands: append([]*cli.Command{
-			a.initCommand(), a.updateCommand(), a.upCommand(), a.stopCommand("down"), a.rmCommand(),
-			a.listCommand(), a.statusCommand(), a.sshCommand(), a.sshConfigCommand(), a.logsCommand(),
-			a.vmCommand(),
-		}, cliargs.Documents("devbox-cli", 1, a.streams.Out)...),
+interrupted; 141 nobody reads the output. ssh returns the command's own.`
+	command.Flags = []cli.Flag{
+		&cli.StringFlag{Name: "state-dir", EnvVars: []string{"DEVBOX_STATE_DIR"}, Usage: "`FOLDER` that holds all VMs (default: devbox in $XDG_DATA_HOME, or in ~/.local/share)"},
+		&cli.DurationFlag{Name: "lock-timeout", Value: 30 * time.Second, Usage: "how long to wait for another command for the same VM (`DURATION`)"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
 	}
-	commands := slices.Clone(command.Commands)
-	for _, sub := range command.Commands {
-		commands = append(commands, sub.Subcommands...)
-	}
-	for _, sub := range commands {
-		sub.OnUsageError = cliargs.OnUsageError
-		// Else "devbox-cli up help" would not be about a VM named help.
-		sub.HideHelpCommand = true
-		if strings.HasPrefix(sub.ArgsUsage, "NAME") {
-			sub.BashComplete = a.completeNames
-		}
-	}
+	command.Commands = append([]*cli.Command{
+		a.initCommand(), a.updateCommand(), a.upCommand(), a.stopCommand("down"), a.rmCommand(),
+		a.listCommand(), a.statusCommand(), a.sshCommand(), a.sshConfigCommand(), a.logsCommand(),
+		a.vmCommand(),
+	}, cliargs.Documents("devbox-cli", 1, a.streams.Out)...)
+	cliargs.SetUp(command, "NAME", a.completeNames)
 	return command
 }
 

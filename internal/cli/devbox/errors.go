@@ -15,19 +15,6 @@ import (
 	"devhost/internal/terminal"
 )
 
-// The exit codes of devbox-cli. They are documented in the help text.
-const (
-	exitDone        = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitDegraded    = 3
-	exitMissing     = 4
-	exitBusy        = 5
-	exitHost        = 6
-	exitInterrupted = 130
-	exitNoReader    = 141
-)
-
 // exitCode is the one place that maps errors to exit codes.
 func exitCode(ctx context.Context, err error) int {
 	var (
@@ -53,28 +40,28 @@ func exitCode(ctx context.Context, err error) int {
 	)
 	switch {
 	case err == nil:
-		return exitDone
+		return cliargs.ExitDone
 	case errors.As(err, &status):
 		return status.Status
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		return exitInterrupted
+		return cliargs.ExitInterrupted
 	case cliargs.NoReader(err):
-		return exitNoReader
+		return cliargs.ExitNoReader
 	case errors.As(err, &broken):
-		return exitFailed
+		return cliargs.ExitFailed
 	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &size), errors.As(err, &which), errors.As(err, &reference),
 		errors.As(err, &key), errors.As(err, &iso), errors.As(err, &noLogin), errors.As(err, &badLogin):
-		return exitUsage
+		return cliargs.ExitUsage
 	case errors.As(err, &degraded):
-		return exitDegraded
+		return cliargs.ExitDegraded
 	case errors.As(err, &unknown), errors.As(err, &unknownHost):
-		return exitMissing
+		return cliargs.ExitMissing
 	case errors.As(err, &locked):
-		return exitBusy
+		return cliargs.ExitBusy
 	case errors.As(err, &host), errors.As(err, &unsupported), errors.As(err, &port), errors.As(err, &noNix):
-		return exitHost
+		return cliargs.ExitHost
 	}
-	return exitFailed
+	return cliargs.ExitFailed
 }
 
 // forTerminal is a text of several lines, fit for a terminal: a guest's programs have
@@ -91,10 +78,10 @@ func forTerminal(text string) string {
 func (a *app) report(ctx context.Context, err error) int {
 	code := exitCode(ctx, err)
 	var status *cliargs.StatusError
-	if err == nil || errors.As(err, &status) || code == exitNoReader {
+	if err == nil || errors.As(err, &status) || code == cliargs.ExitNoReader {
 		return code
 	}
-	if code == exitInterrupted {
+	if code == cliargs.ExitInterrupted {
 		fmt.Fprintln(a.streams.Err, "devbox-cli: interrupted")
 		var left *devbox.LeftRunning
 		if errors.As(err, &left) {

@@ -265,7 +265,7 @@ func (a *app) listCommand() *cli.Command {
 			table := tabwriter.NewWriter(a.streams.Out, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(table, "NAME\tSTATUS\tHYPERVISOR\tDISK\tADDRESS\tFLAKE")
 			for _, one := range views {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", one.Name, one.Status, dash(one.Hypervisor), dash(gigabytes(one.DiskGB)), dash(place(one)), dash(one.Flake))
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", one.Name, one.Status, cliargs.OrDash(one.Hypervisor), cliargs.OrDash(gigabytes(one.DiskGB)), cliargs.OrDash(place(one)), cliargs.OrDash(one.Flake))
 			}
 			return table.Flush()
 		},
@@ -284,13 +284,6 @@ func place(shown view) string {
 		return ""
 	}
 	return fmt.Sprintf("%s:%d", shown.Address, shown.SSHPort)
-}
-
-func dash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
 }
 
 func (a *app) statusCommand() *cli.Command {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/hypervisor/hypervisortest"
 )
 
@@ -22,7 +23,7 @@ func TestMain(m *testing.M) {
 	}
 	testscript.Main(m, map[string]func(){
 		"devbox-cli": func() {
-			ctx, stop := signal.NotifyContext(context.Background(), EndSignals()...)
+			ctx, stop := signal.NotifyContext(context.Background(), cliargs.EndSignals()...)
 			context.AfterFunc(ctx, stop)
 			os.Exit(Main(ctx, os.Args, Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
 		},

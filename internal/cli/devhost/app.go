@@ -8,9 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
 	"sort"
-	"strings"
 	"syscall"
 	"time"
 
@@ -55,16 +53,6 @@ type Option func(*app)
 // OnStep has a function called at every journalled step of a change.
 func OnStep(hook func(step string)) Option { return func(a *app) { a.onStep = hook } }
 
-// EndSignals are those that end a command in an orderly way. A closed terminal
-// does, unless nohup(1) or the like says that it shall not.
-func EndSignals() []os.Signal {
-	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
-	if !signal.Ignored(syscall.SIGHUP) {
-		ends = append(ends, syscall.SIGHUP)
-	}
-	return ends
-}
-
 // Main runs the program and returns its exit status.
 func Main(ctx context.Context, args []string, streams Streams, options ...Option) int {
 	cleanEnvironment()
@@ -86,10 +74,9 @@ func Main(ctx context.Context, args []string, streams Streams, options ...Option
 }
 
 func (a *app) command() *cli.App {
-	command := &cli.App{
-		Name:  "devhost",
-		Usage: "development containers with NixOS on a shared Linux host",
-		Description: `devhost makes, runs and removes development containers (systemd-nspawn).
+	command := cliargs.NewApp("devhost", Version, a.streams.Out, a.streams.Err)
+	command.Usage = "development containers with NixOS on a shared Linux host"
+	command.Description = `devhost makes, runs and removes development containers (systemd-nspawn).
 Each is built from a channel and a provision.nix, and is reachable by ssh and
 at https://ALIAS.CONTAINER.DOMAIN.
 
@@ -105,51 +92,25 @@ container; 5 in use by another command; 6 the host lacks something (no root, no
 build users, a port taken); 7 you may not do this; 130 interrupted; 141 nobody
 reads the output. exec, shell and ssh return the command's own; exec and shell
 125 where the container cannot be entered, 126 and 127 where the command cannot
-be run or found.`,
-		Version:                Version,
-		EnableBashCompletion:   true,
-		UseShortOptionHandling: false,
-		Suggest:                true,
-		Writer:                 a.streams.Out,
-		ErrWriter:              a.streams.Err,
-		ExitErrHandler:         func(*cli.Context, error) {},
-		OnUsageError:           cliargs.OnUsageError,
-		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return cliargs.UnknownCommand(c, c.App.VisibleCommands(), "")
-			}
-			return cli.ShowAppHelp(c)
-		},
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "state-dir", Value: registry.DefaultStateDir, EnvVars: []string{"DEVHOST_STATE_DIR"}, Usage: "`FOLDER` that holds all state"},
-			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
-			&cli.BoolFlag{Name: "debug", EnvVars: []string{"DEVHOST_DEBUG"}, Usage: "log what is done, on standard error"},
-		},
-		Commands: append([]*cli.Command{
-			a.ensureCommand(),
-			a.listCommand(), a.statusCommand(), a.ipCommand(),
-			a.startCommand(), a.stopCommand(), a.restartCommand(), a.destroyCommand(),
-			a.execCommand(), a.shellCommand(), a.sshCommand(), a.sshConfigCommand(), a.logsCommand(),
-			a.keepCommand(), a.unkeepCommand(), a.undeleteCommand(), a.expireCommand(), a.pruneCommand(),
-			a.cloneCommand(), a.renameCommand(), a.snapshotCommand(),
-			a.generationsCommand(), a.rollbackCommand(), a.diffCommand(),
-			a.ingressCommand(), a.doctorCommand(), a.hostCommand(),
-			a.superviseCommand(), a.repairCommand(), a.refreshCommand(), a.bootCommand(),
-		}, cliargs.Documents("devhost", 8, a.streams.Out)...),
+be run or found.`
+	command.Flags = []cli.Flag{
+		&cli.StringFlag{Name: "state-dir", Value: registry.DefaultStateDir, EnvVars: []string{"DEVHOST_STATE_DIR"}, Usage: "`FOLDER` that holds all state"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "show no progress"},
+		&cli.BoolFlag{Name: "debug", EnvVars: []string{"DEVHOST_DEBUG"}, Usage: "log what is done, on standard error"},
 	}
+	command.Commands = append([]*cli.Command{
+		a.ensureCommand(),
+		a.listCommand(), a.statusCommand(), a.ipCommand(),
+		a.startCommand(), a.stopCommand(), a.restartCommand(), a.destroyCommand(),
+		a.execCommand(), a.shellCommand(), a.sshCommand(), a.sshConfigCommand(), a.logsCommand(),
+		a.keepCommand(), a.unkeepCommand(), a.undeleteCommand(), a.expireCommand(), a.pruneCommand(),
+		a.cloneCommand(), a.renameCommand(), a.snapshotCommand(),
+		a.generationsCommand(), a.rollbackCommand(), a.diffCommand(),
+		a.ingressCommand(), a.doctorCommand(), a.hostCommand(),
+		a.superviseCommand(), a.repairCommand(), a.refreshCommand(), a.bootCommand(),
+	}, cliargs.Documents("devhost", 8, a.streams.Out)...)
 	a.guard(command.Commands, "")
-	commands := slices.Clone(command.Commands)
-	for _, sub := range command.Commands {
-		commands = append(commands, sub.Subcommands...)
-	}
-	for _, sub := range commands {
-		sub.OnUsageError = cliargs.OnUsageError
-		// Else "devhost ensure help" would not be about a container named help.
-		sub.HideHelpCommand = true
-		if sub.BashComplete == nil && strings.HasPrefix(sub.ArgsUsage, "NAME") {
-			sub.BashComplete = a.completeNames
-		}
-	}
+	cliargs.SetUp(command, "NAME", a.completeNames)
 	return command
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"devhost/internal/cli/cliargs"
 	"devhost/internal/execx"
 )
 
@@ -23,13 +24,13 @@ func (a *app) withoutDefects(run func() int) int {
 	out, outEnd, err := filtered(streams.Out)
 	if err != nil {
 		fmt.Fprintf(streams.Err, "%s: %v\n", a.programName(), err)
-		return exitFailed
+		return cliargs.ExitFailed
 	}
 	problem, problemEnd, err := filtered(streams.Err)
 	if err != nil {
 		_ = errors.Join(out.Close(), <-outEnd)
 		fmt.Fprintf(streams.Err, "%s: %v\n", a.programName(), err)
-		return exitFailed
+		return cliargs.ExitFailed
 	}
 	a.streams.Out, a.streams.Err = out, problem
 	status := run()

@@ -160,7 +160,7 @@ func (a *app) vmList(c *cli.Context) error {
 		}
 		line := entry.Name
 		if c.Bool("long-format") {
-			line = fmt.Sprintf("%s\t%s\t%s\t%s", entry.Name, orDash(entry.Owner), orDash(entry.IPv4), orDash(strings.Join(entry.Aliases, " ")))
+			line = fmt.Sprintf("%s\t%s\t%s\t%s", entry.Name, cliargs.OrDash(entry.Owner), cliargs.OrDash(entry.IPv4), cliargs.OrDash(strings.Join(entry.Aliases, " ")))
 		}
 		fmt.Fprintln(a.streams.Out, line)
 	}

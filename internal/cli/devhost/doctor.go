@@ -67,7 +67,7 @@ func (a *app) doctorCommand() *cli.Command {
 				a.printFindings(findings)
 			}
 			if !doctor.Healthy(findings) {
-				return &cliargs.StatusError{Status: exitHost}
+				return &cliargs.StatusError{Status: cliargs.ExitHost}
 			}
 			return nil
 		},

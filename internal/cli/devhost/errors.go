@@ -15,20 +15,6 @@ import (
 	"devhost/internal/registry"
 )
 
-// The exit codes of devhost. They are documented in the help text.
-const (
-	exitDone        = 0
-	exitFailed      = 1
-	exitUsage       = 2
-	exitDegraded    = 3
-	exitMissing     = 4
-	exitBusy        = 5
-	exitHost        = 6
-	exitNotAllowed  = 7
-	exitInterrupted = 130
-	exitNoReader    = 141
-)
-
 // degradedError says that a container is up and not all of its units are. It
 // has been explained already.
 type degradedError struct{}
@@ -63,31 +49,31 @@ func exitCode(ctx context.Context, err error) int {
 	)
 	switch {
 	case err == nil:
-		return exitDone
+		return cliargs.ExitDone
 	case errors.As(err, &status):
 		return status.Status
 	case errors.As(err, &degraded):
-		return exitDegraded
+		return cliargs.ExitDegraded
 	case ctx.Err() != nil && errors.Is(err, context.Canceled):
-		return exitInterrupted
+		return cliargs.ExitInterrupted
 	case cliargs.NoReader(err):
-		return exitNoReader
+		return cliargs.ExitNoReader
 	case errors.As(err, &usage), errors.As(err, &name), errors.As(err, &channel), errors.As(err, &refused), errors.As(err, &nowhere), errors.As(err, &setting):
-		return exitUsage
+		return cliargs.ExitUsage
 	case errors.As(err, &allowed), errors.As(err, &owner), errors.As(err, &declared):
-		return exitNotAllowed
+		return cliargs.ExitNotAllowed
 	case errors.As(err, &port) && port.Taken:
-		return exitHost
+		return cliargs.ExitHost
 	case errors.As(err, &port):
-		return exitUsage
+		return cliargs.ExitUsage
 	case errors.As(err, &snapshot), errors.As(err, &archive), errors.As(err, &missing):
-		return exitMissing
+		return cliargs.ExitMissing
 	case errors.As(err, &locked):
-		return exitBusy
+		return cliargs.ExitBusy
 	case errors.As(err, &host), errors.As(err, &users), errors.As(err, &noNix), errors.As(err, &daemon), errors.As(err, &listen), errors.As(err, &files):
-		return exitHost
+		return cliargs.ExitHost
 	}
-	return exitFailed
+	return cliargs.ExitFailed
 }
 
 // report prints an error for a person and returns the exit status.
@@ -95,10 +81,10 @@ func (a *app) report(ctx context.Context, err error) int {
 	code := exitCode(ctx, err)
 	var status *cliargs.StatusError
 	var degraded degradedError
-	if err == nil || errors.As(err, &status) || errors.As(err, &degraded) || code == exitNoReader {
+	if err == nil || errors.As(err, &status) || errors.As(err, &degraded) || code == cliargs.ExitNoReader {
 		return code
 	}
-	if code == exitInterrupted {
+	if code == cliargs.ExitInterrupted {
 		var failure *container.Failure
 		if errors.As(err, &failure) {
 			fmt.Fprintf(a.streams.Err, "%s: interrupted\n%s\n", a.programName(), failure.Now)

@@ -447,7 +447,7 @@ func (a *app) printArchives(c *cli.Context, archives []archived) error {
 		if one.KeptUntil != nil {
 			kept = expiry.Format(*one.KeptUntil)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", one.Name, one.ID, size, orDash(one.Owner), kept, orDash(one.Reason))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", one.Name, one.ID, size, cliargs.OrDash(one.Owner), kept, cliargs.OrDash(one.Reason))
 	}
 	if err := table.Flush(); err != nil {
 		return err

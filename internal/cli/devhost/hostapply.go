@@ -54,7 +54,7 @@ func (a *app) checkDeclarations(c *cli.Context) error {
 	declared, problems := settings.ParseDeclarations(text)
 	switch {
 	case a.printProblems(path, problems):
-		return &cliargs.StatusError{Status: exitUsage}
+		return &cliargs.StatusError{Status: cliargs.ExitUsage}
 	case c.Bool("json"):
 		err := json.MarshalWrite(a.streams.Out, declared, jsontext.WithIndent("  "))
 		fmt.Fprintln(a.streams.Out)

@@ -69,7 +69,7 @@ func (a *app) hostCheck(c *cli.Context) error {
 	problems = ofFile(path, problems)
 	switch {
 	case a.printProblems(path, problems):
-		return &cliargs.StatusError{Status: exitUsage}
+		return &cliargs.StatusError{Status: cliargs.ExitUsage}
 	case c.Bool("json"):
 		return a.printSettings(checked)
 	case missing:

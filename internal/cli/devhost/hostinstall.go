@@ -148,7 +148,7 @@ func (a *app) hostStatusCommand() *cli.Command {
 				a.printInstallation(status)
 			}
 			if err == nil && !status.Complete() {
-				return &cliargs.StatusError{Status: exitHost}
+				return &cliargs.StatusError{Status: cliargs.ExitHost}
 			}
 			return err
 		},

@@ -161,7 +161,7 @@ func (a *app) printList(c *cli.Context, containers []listed) error {
 			deployed = units.HumanDuration(time.Since(*entry.LastDeployment)) + " ago"
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", entry.Name, entry.Status,
-			orDash(entry.IPv4), orDash(strings.Join(entry.Aliases, " ")), orDash(entry.Owner), deployed, entry.expires(now))
+			cliargs.OrDash(entry.IPv4), cliargs.OrDash(strings.Join(entry.Aliases, " ")), cliargs.OrDash(entry.Owner), deployed, entry.expires(now))
 	}
 	if err := errors.Join(table.Flush(), buffered.Flush()); err != nil {
 		return err
@@ -175,13 +175,6 @@ func (a *app) printList(c *cli.Context, containers []listed) error {
 		}
 	}
 	return nil
-}
-
-func orDash(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return text
 }
 
 func (a *app) statusCommand() *cli.Command {

@@ -113,7 +113,7 @@ func (a *app) snapshotListCommand() *cli.Command {
 				if one.Automatic {
 					made = "by restore"
 				}
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", one.Name, date, made, orDash(one.System))
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\n", one.Name, date, made, cliargs.OrDash(one.System))
 			}
 			if err := table.Flush(); err != nil {
 				return err
