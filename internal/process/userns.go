@@ -6,6 +6,13 @@ import (
 	"strings"
 )
 
+// GuestIDs is how many ids a container's user namespace has.
+const GuestIDs = 1 << 16
+
+// InGuest tells whether an id of the host's is one of the container whose root has
+// the id base.
+func InGuest(base, id int) bool { return id >= base && id < base+GuestIDs }
+
 // RootID is the id outside of a user namespace that is 0 inside, by the text of
 // /proc/PID/uid_map or gid_map: first id inside, first id outside, count; see
 // user_namespaces(7). It is an error where 0 is nobody outside.

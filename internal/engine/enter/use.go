@@ -177,10 +177,9 @@ func logins(all []connection) []netip.AddrPort {
 // listens at an address of the host's. The table is the host's too, so that both
 // ends are in it: the guest's own do not count.
 func loginsOnHost(all []connection, sshd netip.AddrPort, base int) []netip.AddrPort {
-	const idsOfGuest = 1 << 16
 	own := map[netip.AddrPort]bool{}
 	for _, one := range all {
-		if one.remote == sshd && one.uid >= base && one.uid < base+idsOfGuest {
+		if one.remote == sshd && process.InGuest(base, one.uid) {
 			own[one.local] = true
 		}
 	}

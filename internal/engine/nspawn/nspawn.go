@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"devhost/internal/disk"
+	"devhost/internal/process"
 	"devhost/internal/registry"
 )
 
@@ -75,7 +76,7 @@ type Bind struct {
 func Arguments(config Config) []string {
 	users := "pick"
 	if config.UIDBase != 0 {
-		users = fmt.Sprintf("%d:%d", config.UIDBase, idsOfGuest)
+		users = fmt.Sprintf("%d:%d", config.UIDBase, process.GuestIDs)
 	}
 	arguments := []string{
 		"--quiet",

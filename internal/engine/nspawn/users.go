@@ -10,11 +10,10 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"devhost/internal/process"
+
 	"golang.org/x/sys/unix"
 )
-
-// idsOfGuest is how many ids a guest has.
-const idsOfGuest = 1 << 16
 
 // The bases among which nspawn chooses (--private-users=pick of systemd 252), and
 // among which ids are chosen here.
@@ -42,11 +41,11 @@ func pickIDs(runtime, machine string) (int, *os.File, error) {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return 0, nil, err
 	}
-	const ranges, attempts = (lastBase-firstBase)/idsOfGuest + 1, 100
+	const ranges, attempts = (lastBase-firstBase)/process.GuestIDs + 1, 100
 	sum := sha256.Sum256([]byte(machine))
 	first := int(binary.BigEndian.Uint32(sum[:]) % ranges)
 	for i := range attempts {
-		base := firstBase + (first+i)%ranges*idsOfGuest
+		base := firstBase + (first+i)%ranges*process.GuestIDs
 		lock, err := takeLock(filepath.Join(folder, strconv.Itoa(base)))
 		if err != nil || lock != nil {
 			return base, lock, err

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"devhost/internal/process"
 )
 
 // TestPickIDs: the same machine gets the same ids, unless somebody holds them.
@@ -16,7 +18,7 @@ func TestPickIDs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lock.Close()
-	if first < firstBase || first > lastBase || first%idsOfGuest != 0 {
+	if first < firstBase || first > lastBase || first%process.GuestIDs != 0 {
 		t.Errorf("%d is no base", first)
 	}
 	second, other, err := pickIDs(runtime, "demo")

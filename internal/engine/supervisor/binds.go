@@ -15,6 +15,7 @@ import (
 	"devhost/internal/engine/nspawn"
 	"devhost/internal/execx"
 	"devhost/internal/idmap"
+	"devhost/internal/process"
 	"devhost/internal/registry"
 )
 
@@ -99,7 +100,7 @@ func makeBind(ctx context.Context, runner execx.Runner, wanted registry.Bind, ba
 	case uid == 0 && !wanted.ReadOnly:
 		// What the guest makes setuid there would be root's on the host.
 		return bad("it is root's, and containers must not write as root; give it to another account, or let them only read it", nil)
-	case inGuest(base, uid) || inGuest(base, gid):
+	case process.InGuest(base, uid) || process.InGuest(base, gid):
 		return bad(fmt.Sprintf("it belongs to %d:%d, which are ids of containers", uid, gid), nil)
 	}
 	tree, err := bindTree(ctx, runner, folder, wanted.OwnerUID, base, uid, gid)
@@ -123,14 +124,9 @@ func makeBind(ctx context.Context, runner execx.Runner, wanted registry.Bind, ba
 	return nil
 }
 
-// guestIDs is how many ids a guest has; groupOfBind is the guest's group that the
-// folder's group on the host becomes: nobody's.
-const (
-	guestIDs    = 1 << 16
-	groupOfBind = guestIDs - 2
-)
-
-func inGuest(base, id int) bool { return id >= base && id < base+guestIDs }
+// groupOfBind is the guest's group that the folder's group on the host becomes:
+// nobody's.
+const groupOfBind = process.GuestIDs - 2
 
 // bindTree is a mount of the folder in which what belongs to its owner belongs to
 // the guest's user, and the guest's other users keep ids that nobody else has.
@@ -149,7 +145,7 @@ func bindTree(ctx context.Context, runner execx.Runner, folder *os.File, owner, 
 // on the disk.
 func exchanged(base, guest, disk int) []idmap.Mapping {
 	mappings := []idmap.Mapping{{Disk: disk, Shown: base + guest, Size: 1}, {Disk: base, Shown: base, Size: guest}}
-	if rest := guestIDs - guest - 1; rest > 0 {
+	if rest := process.GuestIDs - guest - 1; rest > 0 {
 		mappings = append(mappings, idmap.Mapping{Disk: base + guest + 1, Shown: base + guest + 1, Size: rest})
 	}
 	return mappings
