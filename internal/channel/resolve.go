@@ -163,7 +163,7 @@ const ownRights = "it is read with your own rights, not with root's: give yourse
 func folderError(reference Reference, err error) error {
 	result := &Error{Reference: reference.Text, Err: err}
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist) && !goneFrom(reference.Folder, err):
 		result.Reason, result.Next = "there is no such folder", "check the path; a flake or an archive needs its scheme (github:..., https://...)"
 	case errors.Is(err, syscall.ENOTDIR):
 		result.Reason, result.Next = "it is a file, not a folder", "name the folder that holds nixos/default.nix"
@@ -174,15 +174,27 @@ func folderError(reference Reference, err error) error {
 		}
 	case errors.Is(err, os.ErrPermission):
 		result.Reason, result.Next = "it cannot be read", ownRights
+	case errors.Is(err, os.ErrNotExist):
+		result.Reason, result.Next = "it changes while it is read ("+err.Error()+")", "try again when nothing writes into it"
 	default:
 		result.Reason, result.Next = err.Error(), "name a folder that holds only the channel"
 	}
 	return result
 }
 
-// folderCause is what Nix said about a folder as an error of the system, or
-// nil.
-func folderCause(message string) error {
+// goneFrom says whether an error is about a file of a folder, not about the
+// folder.
+func goneFrom(folder string, err error) bool {
+	var failure *os.PathError
+	return errors.As(err, &failure) && failure.Path != folder
+}
+
+// folderCause is what Nix said about the folder itself as an error of the
+// system, or nil: Nix also misses its own files, such as the daemon's socket.
+func folderCause(message, folder string) error {
+	if !strings.Contains(message, "'"+folder+"'") {
+		return nil
+	}
 	message = strings.ToLower(message)
 	switch {
 	case strings.Contains(message, "no such file or directory"), strings.Contains(message, "does not exist"):
@@ -234,7 +246,7 @@ func fetchError(reference Reference, err error) error {
 		return err
 	}
 	if reference.Kind == Folder {
-		if cause := folderCause(failure.Message); cause != nil {
+		if cause := folderCause(failure.Message, reference.Folder); cause != nil {
 			return folderError(reference, cause)
 		}
 	}

@@ -453,6 +453,25 @@ func TestFetchError(t *testing.T) {
 			}
 		})
 	}
+	folder := Reference{Text: "/srv/x", Kind: Folder, Folder: "/srv/x"}
+	for message, want := range map[string][2]string{
+		"getting status of '/srv/x': No such file or directory":                                      {"there is no such folder", "check the path"},
+		"opening directory '/srv/x': Not a directory":                                                {"it is a file", "nixos/default.nix"},
+		"opening file '/srv/x/gone': No such file or directory":                                      {"'/srv/x/gone': No such file", "try again"},
+		"cannot connect to socket at '/nix/var/nix/daemon-socket/socket': No such file or directory": {"cannot connect to socket", "try again"},
+	} {
+		t.Run(message, func(t *testing.T) {
+			err := fetchError(folder, &nix.FetchError{Message: message})
+			var failure *Error
+			if !errors.As(err, &failure) || !strings.Contains(failure.Reason, want[0]) || !strings.Contains(failure.Next, want[1]) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	gone := folderError(folder, &os.PathError{Op: "stat", Path: "/srv/x/gone", Err: os.ErrNotExist})
+	if !strings.Contains(gone.Error(), "it changes while it is read (stat /srv/x/gone: ") {
+		t.Errorf("a file that goes away: %v", gone)
+	}
 	if err := fetchError(Reference{}, context.Canceled); !errors.Is(err, context.Canceled) {
 		t.Errorf("other errors: %v", err)
 	}

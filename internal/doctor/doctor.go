@@ -306,13 +306,10 @@ func (h *Host) resolvers(context.Context) []Finding {
 	return findings
 }
 
-func (h *Host) store(context.Context) []Finding {
+func (h *Host) store(ctx context.Context) []Finding {
 	const check = "store"
 	var findings []Finding
-	dialer := net.Dialer{Timeout: time.Second}
-	connection, err := dialer.Dial("unix", h.path("/nix/var/nix/daemon-socket/socket"))
-	if err == nil {
-		_ = connection.Close()
+	if nix.Answers(ctx, h.path(nix.DefaultSocket)) == nil {
 		findings = one(check, Good, "a Nix daemon answers", "")
 	} else {
 		findings = one(check, Good, "no Nix daemon runs yet; devhost starts one when it needs it", "")

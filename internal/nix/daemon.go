@@ -251,10 +251,16 @@ func readConfigInto(settings map[string]string, path string, readFile func(strin
 
 func (c *Client) socket() string { return orDefault(c.Socket, DefaultSocket) }
 
-// answers says whether a daemon accepts connections.
-func answers(ctx context.Context, socket string) error {
+// Answers says whether a daemon listens at a socket.
+func Answers(ctx context.Context, socket string) error {
 	dialer := net.Dialer{Timeout: time.Second}
 	connection, err := dialer.DialContext(ctx, "unix", socket)
+	if errors.Is(err, syscall.EAGAIN) {
+		// Five wait already, which is all that Nix' daemon lets wait; programs of
+		// Nix queue behind them. A second daemon would take the socket from
+		// under all of them.
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -286,7 +292,7 @@ func (c *Client) EnsureDaemon(ctx context.Context, runtimeDir string) error {
 	if err := c.CheckBuildUsers(ctx); err != nil {
 		return err
 	}
-	if answers(ctx, c.socket()) == nil {
+	if Answers(ctx, c.socket()) == nil {
 		return nil
 	}
 	if err := os.MkdirAll(runtimeDir, 0o755); err != nil {
@@ -297,7 +303,7 @@ func (c *Client) EnsureDaemon(ctx context.Context, runtimeDir string) error {
 		return err
 	}
 	defer unlock()
-	if answers(ctx, c.socket()) == nil {
+	if Answers(ctx, c.socket()) == nil {
 		return nil
 	}
 	return c.startDaemon(ctx, runtimeDir)
@@ -344,7 +350,7 @@ func (c *Client) awaitDaemon(ctx context.Context, ended <-chan error) error {
 	waiting, cancel := context.WithTimeout(ctx, daemonStartTimeout)
 	defer cancel()
 	for {
-		err := answers(waiting, c.socket())
+		err := Answers(waiting, c.socket())
 		if err == nil {
 			return nil
 		}

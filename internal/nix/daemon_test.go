@@ -16,6 +16,8 @@ import (
 
 	"devhost/internal/execx"
 	"devhost/internal/process"
+
+	"golang.org/x/sys/unix"
 )
 
 // daemonVariable makes the test program play a Nix daemon: it listens on the
@@ -217,5 +219,40 @@ func TestDaemonRecordFormat(t *testing.T) {
 	data, err := os.ReadFile(daemonRecordPath(folder))
 	if err != nil || !json.Valid(data) || string(data) != "{\"version\":1,\"pid\":7,\"start\":99}\n" {
 		t.Errorf("got %s, %v", data, err)
+	}
+}
+
+// TestBusyDaemon: a daemon that has not yet taken the connections of others is
+// there all the same. A second one would remove its socket.
+func TestBusyDaemon(t *testing.T) {
+	client, runner, runtime := daemonClient(t, "")
+	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(listener)
+	address := &unix.SockaddrUnix{Name: client.Socket}
+	if err := errors.Join(unix.Bind(listener, address), unix.Listen(listener, 1)); err != nil {
+		t.Fatal(err)
+	}
+	for waiting := 0; ; waiting++ {
+		one, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(one)
+		err = unix.Connect(one, address)
+		if errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		if err != nil || waiting > 10 {
+			t.Fatalf("connection %d: %v", waiting, err)
+		}
+	}
+	if err := client.EnsureDaemon(t.Context(), runtime); err != nil {
+		t.Error(err)
+	}
+	if len(runner.started) != 0 {
+		t.Errorf("%d daemons were started beside one that is busy", len(runner.started))
 	}
 }

@@ -2,7 +2,6 @@
 package nixtest
 
 import (
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,11 +22,9 @@ func Client(t testing.TB) *nix.Client {
 	if _, err := exec.LookPath("nix-store"); err != nil {
 		t.Skip("needs Nix: ", err)
 	}
-	connection, err := (&net.Dialer{}).DialContext(t.Context(), "unix", nix.DefaultSocket)
-	if err != nil {
+	if err := nix.Answers(t.Context(), nix.DefaultSocket); err != nil {
 		t.Skip("needs a Nix daemon: ", err)
 	}
-	connection.Close()
 	return nix.New(execx.New(), nil)
 }
 
