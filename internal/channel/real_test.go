@@ -98,7 +98,7 @@ func TestResolve(t *testing.T) {
 	if target, err := os.Readlink(root); err != nil || target != want.StorePath {
 		t.Errorf("the root points to %s, %v", target, err)
 	}
-	roots, err := client.Runner.Output(ctx, execx.Command{Name: "nix-store", Args: []string{"--query", "--roots", want.StorePath}, Env: []string{"PATH=" + os.Getenv("PATH"), "NIX_REMOTE=daemon"}})
+	roots, err := client.Runner.Output(ctx, execx.Command{Name: "nix-store", Args: []string{"--query", "--roots", want.StorePath}, Env: []string{"PATH=" + os.Getenv("PATH"), "NIX_REMOTE=" + client.Remote()}})
 	if err != nil || !strings.Contains(string(roots), root) {
 		t.Errorf("the collector knows the roots %s, %v", roots, err)
 	}

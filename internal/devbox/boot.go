@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"time"
 
 	"devhost/internal/hypervisor"
 	"devhost/internal/progress"
@@ -66,15 +68,30 @@ func (m *Manager) boot(ctx context.Context, name, image string, nested bool) (*R
 	return record, chosen, err
 }
 
+// kernelPanic is what a Linux kernel prints when it gives up (kernel/panic.c),
+// with or without the time and who printed it.
+var kernelPanic = regexp.MustCompile(`^(?:\[[^\]]*\] ?)*Kernel panic - not syncing: (.*)`)
+
+// panicTrace is how long a kernel that has given up may print what it knows.
+const panicTrace = 3 * time.Second
+
 // followInstaller shows what the installer does until the VM is off, and
 // returns all that it reported: on the seed disk, or where there is no
-// verdict, on the console.
+// verdict, on the console. A VM whose kernel has given up is turned off, and
+// that is its verdict, where it has none.
 func (m *Manager) followInstaller(ctx context.Context, record *Record, chosen hypervisor.Hypervisor) ([]seed.Event, error) {
+	watched, endWatch := context.WithCancel(ctx)
+	defer endWatch()
 	var printed []seed.Event
-	err := m.follow(ctx, record, chosen, func(line string) {
+	var gaveUp *seed.Event
+	err := m.follow(watched, record, chosen, func(line string) {
 		event, ok := seed.ParseConsole(line)
 		if !ok {
 			m.Reporter.Detail(line)
+			if match := kernelPanic.FindStringSubmatch(line); match != nil && gaveUp == nil {
+				gaveUp = &seed.Event{Kind: seed.VerdictEvent, Verdict: seed.InstallFails, Message: "the kernel of the ISO panicked: " + match[1]}
+				time.AfterFunc(panicTrace, endWatch)
+			}
 			return
 		}
 		// A guest could print without end.
@@ -86,7 +103,14 @@ func (m *Manager) followInstaller(ctx context.Context, record *Record, chosen hy
 			m.Reporter.Phase(progress.Phase(describePhase(event)))
 		}
 	})
-	if err != nil {
+	if gaveUp != nil && ctx.Err() == nil {
+		if _, _, err := m.Stop(ctx, record.Name, 0); err != nil {
+			return printed, err
+		}
+		if seed.Verdict(printed) == nil {
+			printed = append(printed, *gaveUp)
+		}
+	} else if err != nil {
 		return printed, err
 	}
 	image := m.Files(record.Name).Seed()

@@ -29,7 +29,8 @@ const StoreDir = storepath.StoreDir
 type Client struct {
 	Runner execx.Runner
 	Logger hclog.Logger
-	// Socket is where the daemon listens, DefaultSocket if empty.
+	// Socket is where the daemon listens that is used, and started where it
+	// does not run; DefaultSocket if empty.
 	Socket string
 }
 
@@ -87,8 +88,8 @@ var passedOn = []string{
 // environment is the whole environment of a Nix process. NIX_PATH, NIX_CONFIG
 // and the like are left out on purpose: what is built must depend on the
 // request alone, and NIX_CONFIG could turn the sandbox off.
-func environment(home string, more ...string) []string {
-	result := []string{"HOME=" + home, "LANG=C.UTF-8", "NIX_REMOTE=daemon"}
+func (c *Client) environment(home string, more ...string) []string {
+	result := []string{"HOME=" + home, "LANG=C.UTF-8", "NIX_REMOTE=" + c.Remote()}
 	for _, name := range passedOn {
 		if value, ok := os.LookupEnv(name); ok {
 			result = append(result, name+"="+value)
@@ -97,15 +98,24 @@ func environment(home string, more ...string) []string {
 	return append(result, more...)
 }
 
+// Remote is the value of NIX_REMOTE by which programs of Nix use the same
+// daemon.
+func (c *Client) Remote() string {
+	if c.Socket == "" {
+		return "daemon"
+	}
+	return "unix://" + c.Socket
+}
+
 // ClientEnvironment is the environment of a Nix program that is not started
 // here, as a client of the daemon: all but PATH.
 func ClientEnvironment(home string) []string {
-	return slices.DeleteFunc(environment(home), func(variable string) bool { return strings.HasPrefix(variable, "PATH=") })
+	return slices.DeleteFunc(new(Client).environment(home), func(variable string) bool { return strings.HasPrefix(variable, "PATH=") })
 }
 
 // command is a Nix program run as ourselves, against the daemon.
 func (c *Client) command(name string, args ...string) execx.Command {
-	return execx.Command{Name: program(name), Args: args, Env: environment("/root"), Dir: "/"}
+	return execx.Command{Name: program(name), Args: args, Env: c.environment("/root"), Dir: "/"}
 }
 
 // NotInstalled says that there is no Nix on this host.

@@ -317,7 +317,7 @@ func (c *Client) startDaemon(ctx context.Context, runtimeDir string) error {
 	}
 	defer log.Close()
 	daemon, err := c.Runner.Start(execx.Command{
-		Name: program("nix-daemon"), Env: daemonEnvironment(offline(ctx)), Dir: "/",
+		Name: program("nix-daemon"), Env: daemonEnvironment(c.socket(), offline(ctx)), Dir: "/",
 		Stdout: log, Stderr: log,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	})
@@ -364,15 +364,16 @@ func (c *Client) awaitDaemon(ctx context.Context, ended <-chan error) error {
 	}
 }
 
-// daemonEnvironment is the environment of a daemon that is started here.
+// daemonEnvironment is the environment of a daemon that is started here, to
+// listen at a socket.
 // NIX_REMOTE must not be in it: such a daemon would connect to itself, without
 // end (tried with 2.26).
-func daemonEnvironment(offline bool) []string {
+func daemonEnvironment(socket string, offline bool) []string {
 	config := "sandbox = true\nsandbox-fallback = false\n"
 	if offline {
 		config += "substituters =\nsandbox-paths = " + strings.Join(HostSandboxPaths(), " ") + "\n"
 	}
-	result := []string{"HOME=/root", "USER=root", "LANG=C.UTF-8", "NIX_CONFIG=" + config}
+	result := []string{"HOME=/root", "USER=root", "LANG=C.UTF-8", "NIX_DAEMON_SOCKET_PATH=" + socket, "NIX_CONFIG=" + config}
 	for _, name := range passedOn {
 		if value, ok := os.LookupEnv(name); ok {
 			result = append(result, name+"="+value)

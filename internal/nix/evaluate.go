@@ -100,7 +100,7 @@ func (c *Client) evaluate(ctx context.Context, request EvalRequest, uid, gid uin
 	root := filepath.Join(evaluation.folder, "drv")
 	command := execx.Command{
 		Name: "prlimit", Args: evalArguments(program("nix-instantiate"), root, request),
-		Env: environment(evaluation.folder, "XDG_CACHE_HOME="+filepath.Join(evaluation.folder, "cache"), "TMPDIR="+evaluation.folder),
+		Env: c.environment(evaluation.folder, "XDG_CACHE_HOME="+filepath.Join(evaluation.folder, "cache"), "TMPDIR="+evaluation.folder),
 		Dir: evaluation.folder, Timeout: orDefault(request.Timeout, DefaultEvalTimeout), Grace: evalGrace, Stderr: output,
 	}
 	if os.Geteuid() == 0 {

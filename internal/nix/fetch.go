@@ -129,7 +129,7 @@ func (c *Client) asCaller(ctx context.Context, caller person.Person, name string
 		return nil, "", err
 	}
 	defer removeHome()
-	command.Env = environment(home)
+	command.Env = c.environment(home)
 	command.Timeout = fetchTimeout
 	kept := &outputTail{}
 	command.Stderr = kept

@@ -56,7 +56,7 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("NIX_CONFIG", "sandbox = false")
 	t.Setenv("https_proxy", "http://proxy:1")
 	t.Setenv("SECRET", "x")
-	got := strings.Join(environment("/home/x", "TMPDIR=/t"), "\n") + "\n"
+	got := strings.Join(new(Client).environment("/home/x", "TMPDIR=/t"), "\n") + "\n"
 	for _, bad := range []string{"NIX_PATH", "NIX_CONFIG", "SECRET"} {
 		if strings.Contains(got, bad) {
 			t.Errorf("%s is passed on", bad)
@@ -67,7 +67,7 @@ func TestEnvironment(t *testing.T) {
 			t.Errorf("%q is missing in:\n%s", good, got)
 		}
 	}
-	for _, variable := range daemonEnvironment(true) {
+	for _, variable := range daemonEnvironment(DefaultSocket, true) {
 		if strings.HasPrefix(variable, "NIX_REMOTE=") {
 			t.Error("a daemon with NIX_REMOTE connects to itself without end")
 		}
@@ -76,7 +76,7 @@ func TestEnvironment(t *testing.T) {
 
 func TestDaemonConfig(t *testing.T) {
 	config := func(offline bool) string {
-		for _, variable := range daemonEnvironment(offline) {
+		for _, variable := range daemonEnvironment(DefaultSocket, offline) {
 			if value, ok := strings.CutPrefix(variable, "NIX_CONFIG="); ok {
 				return value
 			}

@@ -46,12 +46,12 @@ func evaluationError(t *testing.T, client *nix.Client, request nix.EvalRequest) 
 
 // unrestricted evaluates as the evaluating user too, but without restriction:
 // the control of the attacks below.
-func unrestricted(t *testing.T, expression string) error {
+func unrestricted(t *testing.T, client *nix.Client, expression string) error {
 	t.Helper()
 	home := t.TempDir()
 	return execx.New().Run(context.Background(), execx.Command{
 		Name: "nix-instantiate", Args: []string{"--eval", "--strict", "--read-write-mode", "-E", expression}, Dir: "/",
-		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "NIX_REMOTE=daemon"},
+		Env: []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "NIX_REMOTE=" + client.Remote()},
 	})
 }
 
@@ -112,7 +112,7 @@ func TestEvaluateIsRestricted(t *testing.T) {
 		"environment":   `if builtins.getEnv "HOME" == "" then throw "empty" else ""`,
 	} {
 		t.Run("control: "+name, func(t *testing.T) {
-			if err := unrestricted(t, attack); err != nil {
+			if err := unrestricted(t, client, attack); err != nil {
 				t.Errorf("the attack fails without restriction too, so it proves nothing: %v", err)
 			}
 		})
@@ -281,7 +281,7 @@ func TestBuild(t *testing.T) {
 			t.Errorf("no log command in:\n%s", err)
 		}
 		output, err := client.Runner.Output(context.Background(), execx.Command{
-			Name: "nix-store", Args: []string{"--read-log", failure.DrvPath}, Env: []string{"PATH=" + os.Getenv("PATH"), "NIX_REMOTE=daemon"},
+			Name: "nix-store", Args: []string{"--read-log", failure.DrvPath}, Env: []string{"PATH=" + os.Getenv("PATH"), "NIX_REMOTE=" + client.Remote()},
 		})
 		if err != nil || !strings.Contains(string(output), "line 0\n") {
 			t.Errorf("the log command does not work: %v\n%s", err, output)

@@ -29,7 +29,8 @@ import (
 //	deaf                 the guest ignores the power button
 //	io-error             the disk of the host is full
 //	install=fail         the installer fails; install=none: it says nothing;
-//	                     install=slow: it runs until it is told to power off
+//	                     install=slow: it runs until it is told to power off;
+//	                     install=panic: its kernel panics, and it runs on
 //	nossh                no sshd greets
 const FakeQEMU = "FAKE_QEMU"
 
@@ -128,8 +129,12 @@ const HostKey = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDmxVNLDMAXXpYWzFkm9T4hLm9Y
 
 func (f *fakeMachine) install(console *os.File) {
 	if says("install=none") {
-		fmt.Fprint(console, "Kernel panic - not syncing\r\n")
+		fmt.Fprint(console, "reboot: Power down\r\n")
 		f.quit <- 0
+		return
+	}
+	if says("install=panic") {
+		fmt.Fprint(console, "[    1.206182] Kernel panic - not syncing: VFS: Unable to mount root fs\r\n[    1.206811] CPU: 0 PID: 1 Comm: swapper/0\r\n")
 		return
 	}
 	events := []seed.Event{

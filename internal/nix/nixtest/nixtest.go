@@ -2,8 +2,8 @@
 package nixtest
 
 import (
+	"context"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -12,20 +12,33 @@ import (
 	"devhost/internal/person"
 )
 
-// Client returns a client of the daemon that runs on this host. Without root,
-// Nix or a daemon the test is skipped.
+// Client returns a client of a daemon of the test's own, with the store of this
+// host. Without root, Nix or build users the test is skipped.
 func Client(t testing.TB) *nix.Client {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("needs root: builds by the daemon with other sandbox paths")
+		t.Skip("SKIPPED: needs root: builds by the daemon with other sandbox paths")
 	}
-	if _, err := exec.LookPath("nix-store"); err != nil {
-		t.Skip("needs Nix: ", err)
+	client := nix.New(execx.New(), nil)
+	if _, err := client.Version(t.Context()); err != nil {
+		t.Skip("SKIPPED: ", err)
 	}
-	if err := nix.Answers(t.Context(), nix.DefaultSocket); err != nil {
-		t.Skip("needs a Nix daemon: ", err)
+	if err := client.CheckBuildUsers(t.Context()); err != nil {
+		t.Skip("SKIPPED: ", err)
 	}
-	return nix.New(execx.New(), nil)
+	// Builders see the host's /usr, and no binary cache is asked.
+	t.Setenv("DEVHOST_OFFLINE", "1")
+	folder := PublicDir(t)
+	client.Socket = filepath.Join(folder, "socket")
+	if err := client.EnsureDaemon(t.Context(), folder); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := client.StopDaemon(context.Background(), folder); err != nil {
+			t.Error(err)
+		}
+	})
+	return client
 }
 
 // Nobody is a caller without rights.

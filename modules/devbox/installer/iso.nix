@@ -34,8 +34,9 @@ in
 
       boot.initrd.availableKernelModules = [ "virtio_pci" "virtio_blk" "virtio_scsi" "virtio_mmio" "sr_mod" "sd_mod" "ahci" "usb_storage" "xhci_pci" ];
       boot.initrd.kernelModules = [ "virtio_console" "virtio_rng" ];
-      # The last one is /dev/console, where the host reads.
-      boot.kernelParams = lib.mkAfter [ "console=tty0" "console=${cfg.console}" ];
+      # Where the ISO is not found, stage 1 asks a person what to do, unless it is to panic: devbox-cli
+      # notices that. The last console is /dev/console, where the host reads.
+      boot.kernelParams = lib.mkAfter [ "boot.panic_on_fail" "console=tty0" "console=${cfg.console}" ];
 
       networking.hostName = "devbox-installer";
       networking.useDHCP = lib.mkForce (!cfg.direct);
