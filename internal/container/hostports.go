@@ -102,23 +102,9 @@ func (m *Manager) checkPorts(record *registry.Container, had []registry.ForwardP
 	return nil
 }
 
-// notAllowed says why the host's settings refuse a port, "" where they do not.
-func (m *Manager) notAllowed(port registry.ForwardPort) string {
-	allowed := m.Settings.Network.ForwardPorts
-	switch {
-	case len(allowed) == 0:
-		return "the settings of this host allow none"
-	case !slices.ContainsFunc(allowed, func(ports settings.PortRange) bool { return ports.Contains(port.HostPort) }):
-		return fmt.Sprintf("the settings of this host allow %s", settings.JoinPortRanges(allowed))
-	case port.Protocol == "tcp" && (port.HostPort == m.Settings.Ingress.HTTPPort || port.HostPort == m.Settings.Ingress.HTTPSPort):
-		return "it is the ingress'"
-	}
-	return ""
-}
-
 // checkPort looks at the host's settings and at its services.
 func (m *Manager) checkPort(port registry.ForwardPort) error {
-	if reason := m.notAllowed(port); reason != "" {
+	if reason := m.Settings.PortRefusal(port.Protocol, port.HostPort); reason != "" {
 		return &PortRefused{Port: port, Reason: reason}
 	}
 	inUse, err := m.Network.PortInUse(port)

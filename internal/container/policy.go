@@ -3,7 +3,6 @@ package container
 import (
 	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
@@ -29,49 +28,20 @@ func (m *Manager) checkSettings(request EnsureRequest) error {
 	if request.Nesting != nil && *request.Nesting && !m.Settings.AllowNesting {
 		return &Refused{What: "nesting is switched off (allowNesting)", Remedy: "leave --nesting away"}
 	}
-	asked, none := askedLimits(request)
-	exceeded := settings.Exceeded(asked, m.Settings.Maximum)
+	asked := settings.DeclaredLimits{
+		Memory: (*settings.Bytes)(request.MemoryBytes), CPUs: request.CPUs, Tasks: request.Tasks,
+		IOWeight: request.IOWeight, Disk: (*settings.Bytes)(request.DiskBytes),
+	}
+	exceeded := asked.Exceeding(m.Settings.Maximum)
 	if len(exceeded) == 0 {
 		return nil
 	}
 	over := exceeded[0]
-	flag, value := limitFlags[over.Key], over.Value
-	if none[over.Key] {
-		value = "no limit"
-	}
+	flag := limitFlags[over.Key]
 	return &Refused{
-		What:   fmt.Sprintf("%s asks for %s, and no container may have more than %s", flag, value, over.Most),
+		What:   fmt.Sprintf("%s asks for %s, and no container may have more than %s", flag, over.Value, over.Most),
 		Remedy: fmt.Sprintf("give at most %s %s", flag, over.Most),
 	}
-}
-
-// askedLimits are those that a request names. No limit is more than any, and
-// none says where that was asked for.
-func askedLimits(request EnsureRequest) (asked settings.Limits, none map[string]bool) {
-	none = map[string]bool{}
-	for key, field := range map[string]struct{ from, to *int64 }{
-		"memory":   {request.MemoryBytes, (*int64)(&asked.Memory)},
-		"tasks":    {request.Tasks, &asked.Tasks},
-		"ioWeight": {request.IOWeight, &asked.IOWeight},
-		"disk":     {request.DiskBytes, (*int64)(&asked.Disk)},
-	} {
-		switch {
-		case field.from == nil:
-		case *field.from == 0 && key == "ioWeight":
-			// That is the usual weight.
-		case *field.from == 0:
-			*field.to, none[key] = math.MaxInt64, true
-		default:
-			*field.to = *field.from
-		}
-	}
-	if request.CPUs != nil {
-		asked.CPUs = *request.CPUs
-		if none["cpus"] = asked.CPUs == 0; none["cpus"] {
-			asked.CPUs = math.Inf(1)
-		}
-	}
-	return asked, none
 }
 
 // channelAllowed refuses a channel that is about to be resolved. The error is
@@ -101,7 +71,7 @@ func (m *Manager) keepToSettings(record *registry.Container) (warnings []string)
 	}
 	var kept []registry.ForwardPort
 	for _, port := range record.ForwardPorts {
-		if reason := m.notAllowed(port); reason != "" {
+		if reason := m.Settings.PortRefusal(port.Protocol, port.HostPort); reason != "" {
 			warnings = append(warnings, fmt.Sprintf("container %s had port %s of the host, and loses it: %s", record.Name, port.Host(), reason))
 		} else {
 			kept = append(kept, port)

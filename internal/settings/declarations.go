@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -109,6 +110,32 @@ func replace[T any](value, by *T) {
 	}
 }
 
+// Exceeding are those that are over a maximum. A limit of zero is none, which is
+// more than any; but a weight of zero is the usual one.
+func (d DeclaredLimits) Exceeding(maximum Limits) []Excess {
+	asked := d.Over(Limits{})
+	none := map[string]bool{}
+	for key, limit := range map[string]struct{ asked, value *int64 }{
+		"memory": {(*int64)(d.Memory), (*int64)(&asked.Memory)},
+		"tasks":  {d.Tasks, &asked.Tasks},
+		"disk":   {(*int64)(d.Disk), (*int64)(&asked.Disk)},
+	} {
+		if none[key] = limit.asked != nil && *limit.asked == 0; none[key] {
+			*limit.value = math.MaxInt64
+		}
+	}
+	if none["cpus"] = d.CPUs != nil && *d.CPUs == 0; none["cpus"] {
+		asked.CPUs = math.Inf(1)
+	}
+	over := Exceeded(asked, maximum)
+	for i := range over {
+		if none[over[i].Key] {
+			over[i].Value = "no limit"
+		}
+	}
+	return over
+}
+
 // Starts says whether it is started when it is made, and with the host.
 func (d Declaration) Starts() bool { return d.AutoStart == nil || *d.AutoStart }
 
@@ -136,16 +163,16 @@ func LoadDeclarations(path string) (Declarations, error) {
 	if err != nil {
 		return Declarations{}, err
 	}
-	declared, problems := ParseDeclarations(text)
+	declared, problems := ParseDeclarations(text, nil)
 	if len(problems) > 0 {
 		return Declarations{}, &InvalidDeclarations{Path: path, Problems: problems}
 	}
 	return declared, nil
 }
 
-// ParseDeclarations reads the text of such a file. Problems come in the order of
-// their lines.
-func ParseDeclarations(text []byte) (Declarations, []Problem) {
+// ParseDeclarations reads the text of such a file. With the settings of a host,
+// what those refuse is a problem too. Problems come in the order of their lines.
+func ParseDeclarations(text []byte, host *Settings) (Declarations, []Problem) {
 	var declared Declarations
 	if len(text) > largest {
 		return declared, []Problem{{Line: 1, Column: 1, Reason: fmt.Sprintf("it is larger than %d bytes", largest)}}
@@ -158,6 +185,9 @@ func ParseDeclarations(text []byte) (Declarations, []Problem) {
 	}
 	if len(d.problems) == 0 {
 		checker{d}.declarations(declared.Containers)
+		if host != nil {
+			checker{d}.allowed(declared.Containers, *host)
+		}
 	}
 	sortProblems(d.problems)
 	return declared, d.problems
@@ -208,6 +238,24 @@ func (c checker) declarations(containers []Declaration) {
 		}
 		c.bindMounts(at+".bindMounts", one.BindMounts)
 		c.limits(at+".limits", one.Limits.Over(Limits{}))
+	}
+}
+
+// allowed checks that a host's settings let it have what it wants.
+func (c checker) allowed(containers []Declaration, host Settings) {
+	for i, one := range containers {
+		at := fmt.Sprintf("containers[%d]", i)
+		if one.Nesting && !host.AllowNesting {
+			c.at(at+".nesting", "it is switched off by the settings of the host (allowNesting); leave it out, or switch it on there")
+		}
+		for j, port := range one.ForwardPorts {
+			if reason := host.PortRefusal(port.Protocol, port.HostPort); reason != "" {
+				c.at(fmt.Sprintf("%s.forwardPorts[%d].hostPort", at, j), "port %d of the host cannot lead to a container: %s", port.HostPort, reason)
+			}
+		}
+		for _, over := range one.Limits.Exceeding(host.Maximum) {
+			c.at(at+".limits."+over.Key, "it asks for %s, and the settings of the host let no container have more than %s (maximum.%s)", over.Value, over.Most, over.Key)
+		}
 	}
 }
 

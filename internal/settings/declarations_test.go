@@ -55,7 +55,41 @@ func TestDeclarationProblems(t *testing.T) {
 		"binds nested":     {more(`, "bindMounts": [{"guestPath": "/srv/a", "hostPath": "/srv/a"}, {"guestPath": "/srv/a/b", "hostPath": "/srv/b"}]`), `in one another`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, problems := ParseDeclarations([]byte(test.text))
+			_, problems := ParseDeclarations([]byte(test.text), nil)
+			got := reported(problems)
+			if test.want == "" && got != "" || !strings.Contains(got, test.want) {
+				t.Errorf("%q lacks %q", got, test.want)
+			}
+		})
+	}
+}
+
+// TestDeclarationsOfHost: what a host's settings refuse is said with its place.
+func TestDeclarationsOfHost(t *testing.T) {
+	host, problems := Parse([]byte(`{"version": 1, "allowedGroups": [], "allowNesting": false, "maximum": {"memory": "2G", "cpus": 4, "tasks": 500, "ioWeight": 300, "disk": "20G"}, "network": {"forwardPorts": ["8000-8999", "53"]}, "ingress": {"httpsPort": 8443}}`))
+	if len(problems) > 0 {
+		t.Fatal(reported(problems))
+	}
+	for name, test := range map[string]struct{ more, want string }{
+		"nothing":       {``, ""},
+		"all it may":    {`, "limits": {"memory": "2G", "cpus": 4, "tasks": 500, "ioWeight": 0, "disk": "20G"}, "forwardPorts": [{"protocol": "tcp", "hostPort": 8000, "guestPort": 80}]`, ""},
+		"nesting":       {`, "nesting": true`, `1:84: containers[0].nesting: it is switched off by the settings of the host (allowNesting)`},
+		"memory":        {`, "limits": {"memory": "3G"}`, `1:94: containers[0].limits.memory: it asks for 3GiB, and the settings of the host let no container have more than 2GiB (maximum.memory)`},
+		"all memory":    {`, "limits": {"memory": "0"}`, `containers[0].limits.memory: it asks for no limit, and`},
+		"all cpus":      {`, "limits": {"cpus": 0}`, `containers[0].limits.cpus: it asks for no limit, and the settings of the host let no container have more than 4`},
+		"tasks":         {`, "limits": {"tasks": 501}`, `containers[0].limits.tasks: it asks for 501`},
+		"weight":        {`, "limits": {"ioWeight": 301}`, `containers[0].limits.ioWeight: it asks for 301`},
+		"disk":          {`, "limits": {"disk": "21G"}`, `containers[0].limits.disk: it asks for 21GiB`},
+		"port":          {`, "forwardPorts": [{"protocol": "tcp", "hostPort": 22, "guestPort": 22}]`, `containers[0].forwardPorts[0].hostPort: port 22 of the host cannot lead to a container: the settings of this host allow 8000-8999, 53`},
+		"ingress' port": {`, "forwardPorts": [{"protocol": "tcp", "hostPort": 8443, "guestPort": 22}]`, `it is the ingress'`},
+		"its udp port":  {`, "forwardPorts": [{"protocol": "udp", "hostPort": 8443, "guestPort": 22}]`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := []byte(`{"version": 1, "containers": [{"name": "ci", "channel": "/srv/channel"` + test.more + `}]}`)
+			if _, problems := ParseDeclarations(text, nil); len(problems) > 0 {
+				t.Errorf("without settings: %s", reported(problems))
+			}
+			_, problems := ParseDeclarations(text, &host)
 			got := reported(problems)
 			if test.want == "" && got != "" || !strings.Contains(got, test.want) {
 				t.Errorf("%q lacks %q", got, test.want)

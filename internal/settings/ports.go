@@ -2,6 +2,7 @@ package settings
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -46,4 +47,19 @@ func JoinPortRanges(ranges []PortRange) string {
 		texts[i] = one.String()
 	}
 	return strings.Join(texts, ", ")
+}
+
+// PortRefusal says why a port of the host must not lead to a container, "" where
+// it may. The protocol is "tcp" or "udp".
+func (s Settings) PortRefusal(protocol string, port uint16) string {
+	allowed := s.Network.ForwardPorts
+	switch {
+	case len(allowed) == 0:
+		return "the settings of this host allow none"
+	case !slices.ContainsFunc(allowed, func(ports PortRange) bool { return ports.Contains(port) }):
+		return fmt.Sprintf("the settings of this host allow %s", JoinPortRanges(allowed))
+	case protocol == "tcp" && (port == s.Ingress.HTTPPort || port == s.Ingress.HTTPSPort):
+		return "it is the ingress'"
+	}
+	return ""
 }

@@ -1,9 +1,12 @@
 # Containers that the host's configuration declares: a file that says what each shall be, and
 # a unit that has devhost make them so at each start of the host, and at each switch that
 # changes the file.
-{ config, lib, pkgs, ... }:
+{ config, lib, options, pkgs, ... }:
 let
   cfg = config.services.devhost;
+
+  # A build machine of another kind cannot run the host's program.
+  canCheck = pkgs.stdenv.buildPlatform.system == pkgs.stdenv.hostPlatform.system;
 
   # Modules of one's own in a folder that devhost takes as a provision.
   provisionOf = name: modules:
@@ -54,15 +57,23 @@ let
   file = pkgs.writeTextFile {
     name = "devhost-containers.json";
     text = builtins.toJSON { version = 1; containers = values; };
-    # A build machine of another kind cannot run the host's program.
-    checkPhase = lib.optionalString (pkgs.stdenv.buildPlatform.system == pkgs.stdenv.hostPlatform.system) ''
+    checkPhase = lib.optionalString canCheck ''
       ${cfg.package}/bin/devhost host check --containers "$out"
     '';
   };
+
+  # Not in the file itself, which would be another one for other settings: a switch that changes
+  # those applies no containers.
+  fits = pkgs.runCommand "devhost-containers-fit" { preferLocalBuild = true; allowSubstitutes = false; } ''
+    ${cfg.package}/bin/devhost host check --containers --settings ${config.environment.etc."devhost-settings.json".source} ${file} >$out
+  '';
 in
 {
   config = lib.mkIf cfg.enable {
     environment.etc."devhost-containers.json".source = file;
+
+    # NixOS 23.05 and older do not have system.checks.
+    system.${if options.system ? checks then "checks" else "extraDependencies"} = lib.optional (canCheck && cfg.containers != { }) fits;
 
     systemd.services.devhost-apply = {
       description = "Containers of devhost that the host's configuration declares";

@@ -119,7 +119,8 @@ func TestContainers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			declared, problems := settings.ParseDeclarations(text)
+			ofHost := parsed(t, host)
+			declared, problems := settings.ParseDeclarations(text, &ofHost)
 			for _, problem := range problems {
 				t.Errorf("the containers: %v", problem)
 			}

@@ -155,7 +155,17 @@ in
     {
       "devhost-settings.json" = "host check";
       "devhost-containers.json" = "host check --containers";
-    };
+    } // {
+    # What the settings refuse fails in the build, not after the switch.
+    "containers with their settings" =
+      let
+        inherit (evaluate hosts.declared) config;
+        inherit (config.environment) etc;
+        plain = builtins.unsafeDiscardStringContext;
+        check = plain "host check --containers --settings ${etc."devhost-settings.json".source} ${etc."devhost-containers.json".source} ";
+      in
+      good (lib.optional (!lib.any (drv: lib.hasInfix check (plain (drv.buildCommand or ""))) config.system.checks) "no check of the system does ${check}");
+  };
 
   # What a switch of the host restarts.
   switches =

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -51,7 +52,11 @@ func (a *app) checkDeclarations(c *cli.Context) error {
 	if err != nil || missing {
 		return err
 	}
-	declared, problems := settings.ParseDeclarations(text)
+	host, err := a.settingsFor(c)
+	if err != nil {
+		return err
+	}
+	declared, problems := settings.ParseDeclarations(text, host)
 	switch {
 	case a.printProblems(path, problems):
 		return &cliargs.StatusError{Status: cliargs.ExitUsage}
@@ -62,6 +67,35 @@ func (a *app) checkDeclarations(c *cli.Context) error {
 	}
 	fmt.Fprintf(a.streams.Out, "%s is good; containers in it: %d\n", terminal.Line(path), len(declared.Containers))
 	return nil
+}
+
+// settingsFor are the settings that declared containers must fit: those of the
+// file that --settings names, else of this host for its own containers, else nil.
+func (a *app) settingsFor(c *cli.Context) (*settings.Settings, error) {
+	path := c.String("settings")
+	if path == "" && c.Args().Present() {
+		return nil, nil
+	}
+	ofHost := path == ""
+	if ofHost {
+		layout, err := a.layout(c)
+		if err != nil {
+			return nil, err
+		}
+		path = layout.Settings()
+	}
+	text, missing, err := readSettings(path, ofHost)
+	if err != nil {
+		return nil, err
+	}
+	host, problems := settings.Default(), []settings.Problem(nil)
+	if !missing {
+		host, problems = settings.Parse(text)
+	}
+	if problems = slices.DeleteFunc(ofFile(path, problems), func(problem settings.Problem) bool { return problem.Warning }); a.printProblems(path, problems) {
+		return nil, &cliargs.StatusError{Status: cliargs.ExitUsage}
+	}
+	return &host, nil
 }
 
 func (a *app) hostApply(c *cli.Context) error {

@@ -30,9 +30,10 @@ needs no root for a FILE that can be read. Ends with 2 where the file cannot be
 used. docs/settings.md explains all keys; --default prints them with what holds
 where a file does not say it. Groups of this host do not matter to a FILE in
 the Nix store. --containers checks declared containers, see host
-apply.`,
+apply: those of this host with its settings, those in FILE with --settings.`,
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "containers", Usage: "check the declared containers of this host, or those in FILE"},
+			&cli.PathFlag{Name: "settings", Usage: "with --containers: the `FILE` with the settings that they must fit"},
 			&cli.BoolFlag{Name: "json", Usage: "print the settings that hold, as JSON"},
 			&cli.BoolFlag{Name: "default", Usage: "print the settings that hold without a file, as JSON"},
 		},
@@ -43,6 +44,9 @@ apply.`,
 func (a *app) hostCheck(c *cli.Context) error {
 	if c.Args().Len() > 1 || (c.Bool("default") && (c.Args().Present() || c.Bool("containers"))) {
 		return &cliargs.UsageError{Err: errors.New("give one file, or none for that of this host: devhost host check [FILE]")}
+	}
+	if c.IsSet("settings") && !c.Bool("containers") {
+		return &cliargs.UsageError{Err: errors.New("--settings is for --containers; give the file itself: devhost host check FILE")}
 	}
 	if c.Bool("default") {
 		return a.printSettings(settings.Default())
