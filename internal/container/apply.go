@@ -230,12 +230,16 @@ func (m *Manager) interrupted(name string) bool {
 // requestOf is what a declaration asks for: all that can be said, so that nothing
 // of an older declaration stays.
 func (m *Manager) requestOf(declared settings.Declaration, request ApplyRequest) (*EnsureRequest, error) {
-	text, err := json.Marshal(declared)
+	limits := limitsOf(declared.Limits.Over(settings.Clamped(m.Settings.Defaults, m.Settings.Maximum)))
+	// Other defaults of the host make it another one, where it names no limits.
+	text, err := json.Marshal(struct {
+		Declaration settings.Declaration
+		Limits      registry.Limits
+	}{declared, limits})
 	if err != nil {
 		return nil, err
 	}
 	hash := sha256.Sum256(text)
-	limits := limitsOf(declared.Limits.Over(settings.Clamped(m.Settings.Defaults, m.Settings.Maximum)))
 	ports := make([]registry.ForwardPort, len(declared.ForwardPorts))
 	for i, port := range declared.ForwardPorts {
 		ports[i] = registry.ForwardPort(port)

@@ -152,6 +152,24 @@ func TestApplyLimits(t *testing.T) {
 	if got := load(t, w); got.Limits != want || got.Owner != "root" {
 		t.Errorf("limits %+v of %s's, not %+v of root's", got.Limits, got.Owner, want)
 	}
+	// Other defaults reach it, and only those that it names no limit for.
+	for _, step := range []struct {
+		defaults settings.Limits
+		result   ApplyResult
+		want     registry.Limits
+	}{
+		{settings.Limits{Tasks: 512, CPUs: 3}, ApplySame, registry.Limits{MemoryBytes: 2 << 30, CPUs: 1.5, Tasks: 512}},
+		{settings.Limits{Tasks: 512, CPUs: 2}, Untouched, registry.Limits{MemoryBytes: 2 << 30, CPUs: 1.5, Tasks: 512}},
+	} {
+		manager.Settings.Defaults = step.defaults
+		results, err := manager.Apply(t.Context(), request)
+		if err != nil || results[0].Err != nil || results[0].Result != step.result {
+			t.Fatal(results, err)
+		}
+		if got := load(t, w).Limits; got != step.want {
+			t.Errorf("limits %+v, not %+v", got, step.want)
+		}
+	}
 }
 
 // TestDeclaredIsTheHosts: people cannot change what the host's configuration

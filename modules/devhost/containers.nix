@@ -83,7 +83,8 @@ in
       wants = [ "network-online.target" ];
       after = [ "network-online.target" "nix-daemon.socket" "devhost-boot.service" ];
       environment.PATH = lib.mkForce "/run/wrappers/bin:/run/current-system/sw/bin";
-      restartTriggers = [ file ];
+      # Limits that a container does not name are those of the host.
+      restartTriggers = [ file (builtins.hashString "sha256" (builtins.toJSON { inherit (cfg) defaults maximum; })) ];
       stopIfChanged = false;
       serviceConfig = {
         Type = "oneshot";

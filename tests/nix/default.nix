@@ -192,7 +192,9 @@ in
       declarations-are-applied = good (
         lib.optional (same "devhost-apply.service" { services.devhost.containers.ci.channel = "/srv/channel"; })
           "declared containers wait for the next start"
-        ++ lib.optional (!same "devhost-apply.service" { services.devhost.maximum.tasks = 4096; })
+        ++ lib.optional (same "devhost-apply.service" { services.devhost.defaults.tasks = 4096; })
+          "the host's limits for declared containers wait for the next start"
+        ++ lib.optional (!same "devhost-apply.service" { services.devhost.expiry.stopAfter = "9d"; })
           "declared containers are looked at for what does not concern them"
       );
       hosts-renew-names = good (lib.optional
