@@ -70,6 +70,8 @@ type world struct {
 	jobs         []int
 	units        string
 	earlierUnits []string
+	// unread says that the guest's journal has not yet taken in what units said.
+	unread bool
 	// answer replaces what the guest does with any command.
 	answer func(ctx context.Context, stdout io.Writer) (int, error)
 	// switchStatus is the exit status of switch-to-configuration, by system.
@@ -392,8 +394,12 @@ func (g fakeGuest) Run(ctx context.Context, _ string, stdout, _ io.Writer, argv 
 			units, g.earlierUnits = g.earlierUnits[0], g.earlierUnits[1:]
 		}
 		_, _ = io.WriteString(stdout, units)
+	case slices.Contains(argv, "--sync"):
+		g.unread = false
 	case slices.Contains(argv, "--output=cat"):
-		fmt.Fprintf(stdout, "one\nlog of %s\x1b[2J\n", argv[1])
+		if !g.unread {
+			fmt.Fprintf(stdout, "one\nlog of %s\x1b[2J\n", argv[1])
+		}
 	case argv[len(argv)-1] == "switch":
 		system := strings.TrimSuffix(argv[0], "/bin/switch-to-configuration")
 		g.runs = system

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -193,14 +194,17 @@ func (m *Manager) troubledUnits(ctx context.Context, name string) (units []Unit,
 	if err != nil {
 		return nil, false, err
 	}
-	var listed []struct{ Unit, Active, Sub, Description string }
+	var listed []listedUnit
 	if err := json.Unmarshal(output, &listed); err != nil {
 		return nil, false, fmt.Errorf("cannot read the guest's list of units: %w", err)
 	}
 	units = make([]Unit, 0, len(listed))
+	if slices.ContainsFunc(listed, func(entry listedUnit) bool { return entry.Active == failedState }) {
+		m.syncJournal(ctx, name)
+	}
 	for _, entry := range listed {
 		unit := Unit{Name: terminal.Line(entry.Unit), State: terminal.Line(entry.Active), Description: terminal.Line(entry.Description)}
-		if unit.State == "failed" {
+		if unit.State == failedState {
 			unit.Log = m.unitLog(ctx, name, unit.Name)
 		} else if strings.HasPrefix(entry.Sub, "start") {
 			started = true
@@ -208,6 +212,21 @@ func (m *Manager) troubledUnits(ctx context.Context, name string) (units []Unit,
 		units = append(units, unit)
 	}
 	return units, started, nil
+}
+
+// listedUnit is a unit as systemctl lists it.
+type listedUnit struct{ Unit, Active, Sub, Description string }
+
+// failedState is the state of a unit that failed.
+const failedState = "failed"
+
+// syncJournal lets the guest's journal take in what its units have said until
+// now: systemd may know that a unit has failed before the journal has read why.
+func (m *Manager) syncJournal(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	// Without it, there is what there is.
+	_, _ = m.guestOutput(ctx, name, guestProgram("journalctl"), "--sync")
 }
 
 func (m *Manager) unitLog(ctx context.Context, name, unit string) []string {
@@ -224,7 +243,9 @@ func (m *Manager) unitLog(ctx context.Context, name, unit string) []string {
 
 const (
 	// askTimeout is how long a guest may take to say how its units are.
-	askTimeout = 10 * time.Second
+	askTimeout = 30 * time.Second
+	// syncTimeout is the part of it that a guest's journal may take.
+	syncTimeout = 10 * time.Second
 	// mostAnswer bounds what a guest may answer, in bytes.
 	mostAnswer = 1 << 20
 )
@@ -306,7 +327,7 @@ func (s *SwitchError) Error() string {
 func describeUnits(text io.Writer, units []Unit) {
 	for _, unit := range units {
 		switch unit.State {
-		case "failed":
+		case failedState:
 			fmt.Fprintf(text, "\nunit %s failed; its last log lines:", unit.Name)
 			for _, line := range unit.Log {
 				fmt.Fprintf(text, "\n  %s", line)

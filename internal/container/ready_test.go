@@ -18,7 +18,7 @@ const failedUnit = `[{"unit":"trouble.service","load":"loaded","active":"failed"
 
 func TestUnitsOfANewContainer(t *testing.T) {
 	w := newWorld(t)
-	w.jobs, w.units = []int{3, 1}, failedUnit
+	w.jobs, w.units, w.unread = []int{3, 1}, failedUnit, true
 	result, err := w.manager().Ensure(t.Context(), request("one"))
 	if err != nil {
 		t.Fatal(err)

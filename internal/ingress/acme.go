@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -143,6 +144,9 @@ func (p politeIssuer) Issue(ctx context.Context, request *x509.CertificateReques
 		return nil, certmagic.ErrNoRetry{Err: err}
 	}
 	issued, err := p.ACMEIssuer.Issue(ctx, request)
+	if err == nil {
+		err = fits(issued.Certificate, request.PublicKey)
+	}
 	switch cause := context.Cause(ctx); {
 	case err == nil:
 		// Until it is known to be on disk: were it ordered with each
@@ -158,6 +162,18 @@ func (p politeIssuer) Issue(ctx context.Context, request *x509.CertificateReques
 		err = cause
 	}
 	return nil, certmagic.ErrNoRetry{Err: p.tries.failed(name, err, awaited(ctx))}
+}
+
+// fits says what is wrong with a certificate, in PEM, for a public key.
+func fits(chain []byte, public any) error {
+	leaf, err := leafOf(chain)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUnusable, err)
+	}
+	if key, ok := leaf.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !key.Equal(public) {
+		return fmt.Errorf("%w: it is for another key", errUnusable)
+	}
+	return nil
 }
 
 // IssueError says that an ACME server made no certificate.
@@ -203,6 +219,8 @@ func (i *IssueError) reason() string {
 		return fmt.Sprintf("the one that %s made %v", i.Server, errNotStored)
 	case errors.Is(i.Err, errTooLate):
 		return fmt.Sprintf("the ACME server %s %v", i.Server, errTooLate)
+	case errors.Is(i.Err, errUnusable):
+		return terminal.Line(fmt.Sprintf("what the ACME server %s made %v", i.Server, i.Err))
 	}
 	return terminal.Line(fmt.Sprintf("the ACME server %s could not be asked: %.*s", i.Server, longestReason, i.Err.Error()))
 }
@@ -215,6 +233,8 @@ func (i *IssueError) remedy() string {
 		return "if it is a server of your own, name its root certificate in ingress.acme.caFile of the settings"
 	case errors.Is(i.Err, errNotStored):
 		return "see what the ingress said before (journalctl -u devhost-ingress), and whether the disk is full"
+	case errors.Is(i.Err, errUnusable):
+		return "choose another server (ingress.acme.directory of the settings)"
 	case !answered:
 		return "see whether it is reached from this host, and ingress.acme of the settings"
 	}
@@ -244,6 +264,7 @@ func (p *postponed) Unwrap() error { return p.IssueError }
 var (
 	errNotStored = errors.New("could not be stored")
 	errTooLate   = errors.New("made none in time")
+	errUnusable  = errors.New("cannot be used")
 )
 
 // How long a server is left alone after the first failure for a name; twice as
@@ -314,7 +335,7 @@ func (t *tries) failed(name string, err error, bare bool) *IssueError {
 	switch {
 	case answered && problem.Type == acme.ProblemTypeRateLimited:
 		first, most = limitedWait, limitedMost
-	case errors.Is(err, errNotStored), answered && problem.Status < http.StatusInternalServerError:
+	case errors.Is(err, errNotStored), errors.Is(err, errUnusable), answered && problem.Status < http.StatusInternalServerError:
 		first, most = refusedWait, refusedMost
 	}
 	wait := first

@@ -2,10 +2,15 @@ package ingress
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -462,5 +467,43 @@ func TestACMEEndsWithTheIngress(t *testing.T) {
 	}
 	if a.log.String() != "" {
 		t.Errorf("the end is an error in the log:\n%s", a.log)
+	}
+}
+
+// TestFits: what a server hands out is looked at before it is kept.
+func TestFits(t *testing.T) {
+	made := func() (chain []byte, key *ecdsa.PrivateKey) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+		certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}), key
+	}
+	chain, key := made()
+	_, another := made()
+	if err := fits(chain, key.Public()); err != nil {
+		t.Error(err)
+	}
+	for want, err := range map[string]error{
+		"cannot be used: it is for another key":       fits(chain, another.Public()),
+		"cannot be used: it holds no certificate":     fits([]byte("rubbish"), key.Public()),
+		"cannot be used: x509: malformed certificate": fits(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("rubbish")}), key.Public()),
+	} {
+		if err == nil || err.Error() != want {
+			t.Errorf("%v, not %s", err, want)
+			continue
+		}
+		failure := newTries("ca.test", time.Now).failed("shop.test", err, true)
+		if said := failure.Error(); !strings.HasPrefix(said, "no certificate for shop.test: what the ACME server ca.test made "+want+"; choose another server") {
+			t.Error(said)
+		}
+		if wait := time.Until(failure.Retry); wait < refusedWait/2 {
+			t.Errorf("the server is asked again in %s", wait)
+		}
 	}
 }

@@ -3,10 +3,18 @@ package ingress
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -67,7 +75,7 @@ func newManaged(ctx context.Context, directory directory, storage string, logger
 		Logger:           silent,
 	})
 	m.config = certmagic.New(m.cache, certmagic.Config{
-		Storage: impatientStorage{&certmagic.FileStorage{Path: storage}},
+		Storage: certificateStorage{&certmagic.FileStorage{Path: storage}, logger},
 		OnDemand: &certmagic.OnDemandConfig{DecisionFunc: func(_ context.Context, name string) error {
 			served, err := directory.serves(name)
 			if err == nil && !served {
@@ -171,10 +179,17 @@ func (m *managed) trouble(name string) error {
 	return m.tries.refusal(normalize(name))
 }
 
-// impatientStorage ends the making of a certificate when it cannot be stored,
+// certificateStorage ends the making of a certificate when it cannot be stored,
 // for example on a full disk. certmagic would try again for a month, and the
 // client's handshake with it. Renewals in the background are tried again.
-type impatientStorage struct{ *certmagic.FileStorage }
+//
+// A certificate that is damaged counts as none: certmagic would refuse it at each
+// connection, for ever. The clean-up of expired certificates takes none away that
+// is being stored.
+type certificateStorage struct {
+	*certmagic.FileStorage
+	logger hclog.Logger
+}
 
 // giveUpKey finds the context.CancelCauseFunc of what clients wait for.
 type giveUpKey struct{}
@@ -184,10 +199,78 @@ type giveUpKey struct{}
 func awaited(ctx context.Context) bool { return ctx.Value(giveUpKey{}) != nil }
 
 // Store implements certmagic.Storage.
-func (i impatientStorage) Store(ctx context.Context, key string, value []byte) error {
-	err := i.FileStorage.Store(ctx, key, value)
+func (s certificateStorage) Store(ctx context.Context, key string, value []byte) error {
+	err := s.FileStorage.Store(ctx, key, value)
+	// The clean-up may take the folder away before there is a file in it.
+	const tries = 100
+	for n := 1; n < tries && errors.Is(err, fs.ErrNotExist); n++ {
+		err = s.FileStorage.Store(ctx, key, value)
+	}
 	if giveUp, ok := ctx.Value(giveUpKey{}).(context.CancelCauseFunc); ok && err != nil {
 		giveUp(err)
+	}
+	return err
+}
+
+// Load implements certmagic.Storage.
+func (s certificateStorage) Load(ctx context.Context, key string) ([]byte, error) {
+	value, err := s.FileStorage.Load(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	damage := damaged(key, value)
+	if damage == nil {
+		return value, nil
+	}
+	s.logger.Warn("a stored certificate is damaged; it is made anew", "file", s.Filename(key), "error", damage)
+	// Its key and its description are of no use by themselves.
+	if err := s.FileStorage.Delete(ctx, path.Dir(key)); err != nil {
+		return nil, err
+	}
+	return nil, fs.ErrNotExist
+}
+
+// damaged looks at a file by itself: while a certificate is renewed, its files
+// need not fit each other.
+func damaged(key string, value []byte) error {
+	if !strings.HasPrefix(key, "certificates/") {
+		return nil
+	}
+	switch path.Ext(key) {
+	case ".crt":
+		_, err := leafOf(value)
+		return err
+	case ".key":
+		_, err := certmagic.PEMDecodePrivateKey(value)
+		return err
+	case ".json":
+		if !json.Valid(value) {
+			return errors.New("it is no JSON")
+		}
+	}
+	return nil
+}
+
+// leafOf is the first certificate of a chain in PEM.
+func leafOf(chain []byte) (*x509.Certificate, error) {
+	block, _ := pem.Decode(chain)
+	if block == nil || block.Type != "CERTIFICATE" {
+		return nil, errors.New("it holds no certificate")
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
+
+// Delete implements certmagic.Storage. certmagic deletes folders when it has seen
+// that they are empty: what came into one since then stays.
+func (s certificateStorage) Delete(ctx context.Context, key string) error {
+	file := s.Filename(key)
+	info, err := os.Lstat(file)
+	if err != nil || !info.IsDir() {
+		return s.FileStorage.Delete(ctx, key)
+	}
+	err = os.Remove(file)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTEMPTY) {
+		return nil
 	}
 	return err
 }

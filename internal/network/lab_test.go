@@ -149,7 +149,7 @@ func cable(a *namespace, nameInA string, b *namespace, nameInB string) {
 	})
 }
 
-const attempt = 2 * time.Second // for what must work
+const attempt = 30 * time.Second // for what must work
 
 // tcp and udp connect from the namespace; "" is any source address.
 func (ns *namespace) dial(protocol, source, target string, timeout time.Duration) (net.Conn, error) {

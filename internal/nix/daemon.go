@@ -29,7 +29,7 @@ const DefaultSocket = "/nix/var/nix/daemon-socket/socket"
 const ConfigFile = "/etc/nix/nix.conf"
 
 // daemonStartTimeout is how long a daemon may take to answer.
-const daemonStartTimeout = 20 * time.Second
+const daemonStartTimeout = time.Minute
 
 // daemonStopTimeout is how long a daemon may take to end before it is killed;
 // tests shorten it.
@@ -460,8 +460,8 @@ func writeDaemonRecord(runtimeDir string, record daemonRecord) error {
 }
 
 // daemonLock is one lock for all instances of devhost on this host: the daemon
-// is one, too.
-const daemonLock = "/run/devhost-nix-daemon.lock"
+// is one, too. Tests of one daemon have one of their own.
+var daemonLock = "/run/devhost-nix-daemon.lock"
 
 // lockDaemon keeps two processes from starting two daemons. Who holds the lock
 // removes its file at the end, so what was locked must still be what is there.

@@ -83,6 +83,10 @@ func daemonClient(t *testing.T, prefix string) (*Client, *daemonRunner, string) 
 	if err != nil {
 		t.Fatal(err)
 	}
+	// That of the host is taken now and then by what runs beside this test.
+	ofHost := daemonLock
+	daemonLock = filepath.Join(folder, "lock")
+	t.Cleanup(func() { daemonLock = ofHost })
 	socket := filepath.Join(folder, "socket")
 	runner := &daemonRunner{Runner: execx.New(), mode: prefix + socket}
 	client := New(runner, nil)

@@ -163,7 +163,8 @@ func TestEvaluateLimits(t *testing.T) {
 		if !strings.Contains(text, "took longer than") {
 			t.Errorf("got %q", text)
 		}
-		if took := time.Since(start); took > 10*time.Second {
+		// By itself it takes days.
+		if took := time.Since(start); took > 5*time.Minute {
 			t.Errorf("it took %s to stop", took)
 		}
 	})
@@ -302,7 +303,7 @@ func TestBuild(t *testing.T) {
 		}
 	})
 	t.Run("interrupted", func(t *testing.T) {
-		evaluation, err := evaluate(t, client, nix.EvalRequest{Expression: shell("test-slow", "sleep 60")})
+		evaluation, err := evaluate(t, client, nix.EvalRequest{Expression: shell("test-slow", "sleep 3600")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -320,7 +321,7 @@ func TestBuild(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
-		if took := time.Since(start); took > 10*time.Second {
+		if took := time.Since(start); took > 5*time.Minute {
 			t.Errorf("it took %s to stop", took)
 		}
 	})

@@ -187,7 +187,7 @@ func (r *received) Write(data []byte) (int, error) {
 
 func (r *received) waitFor(t *testing.T, want string) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for {
 		r.mutex.Lock()
 		got := r.text.String()

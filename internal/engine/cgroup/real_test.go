@@ -31,7 +31,7 @@ func realGroup(t *testing.T, name string) *Group {
 	}
 	group := tree.Group(fmt.Sprintf("test%d", os.Getpid()), name)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := group.Kill(ctx); err != nil {
 			t.Error(err)
@@ -58,7 +58,7 @@ func sleeper(t *testing.T, place Place) execx.Process {
 		_ = process.Wait()
 	})
 	// Until then it is the shell that joins.
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
 		if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", process.Pid())); err == nil && string(name) == "sleep\n" {
 			return process
 		}
@@ -128,7 +128,7 @@ func TestLife(t *testing.T) {
 	if diff := cmp.Diff(string(before), string(after)); diff != "" {
 		t.Errorf("we have moved ourselves (-before +after):\n%s", diff)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	short, cancelShort := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancelShort()

@@ -251,7 +251,7 @@ func (g *Guest) Save() {
 }
 
 func (g *Guest) remove() {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	if err := g.Engine.Stop(ctx, g.Name, 0); err != nil {
 		g.T.Errorf("cannot stop the container: %v", err)
@@ -325,7 +325,7 @@ func (g *Guest) WantNothingLeft() {
 
 // Context ends before the test hangs for good.
 func (g *Guest) Context() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	g.T.Cleanup(cancel)
 	return ctx
 }
@@ -443,10 +443,13 @@ func (g *Guest) Hold() (free func()) {
 	return func() { _ = os.Remove(holdFile(g.Layout)) }
 }
 
+// Patience bounds waits that end soon unless something is broken.
+const Patience = 3 * time.Minute
+
 // Eventually waits until a condition holds.
 func Eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if holds() {
 			return
 		}

@@ -341,7 +341,7 @@ func (v *visit) refusal(answer message) *Error {
 // lastWords are what a session says that could not become the command in the
 // end. Its silence, and nsenter's, means that it could.
 func (v *visit) lastWords() *Error {
-	_ = v.status.SetReadDeadline(time.Now().Add(drainPatience))
+	_ = v.status.SetReadDeadline(time.Now().Add(lastPatience))
 	answer, err := v.hear()
 	if err != nil {
 		return nil
@@ -354,6 +354,9 @@ const (
 	longestMessage = 64 << 10
 	// handshakePatience is how long it may take to enter.
 	handshakePatience = 30 * time.Second
+	// lastPatience is how long the last words may take. They are there when the
+	// session ends, or the end of them is; a guest could only hold that back.
+	lastPatience = 10 * time.Second
 	// wakeEvery is how often it is looked whether nsenter outlives its command.
 	wakeEvery = 100 * time.Millisecond
 	// killGrace is how long a command may take to end when it is asked to.

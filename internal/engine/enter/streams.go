@@ -242,29 +242,61 @@ func (s *streams) copyOutput(out output) {
 	}
 	buffer := make([]byte, 32<<10)
 	for left := drainMost; left > 0; {
-		if s.ended.Load() {
-			_ = out.from.SetReadDeadline(time.Now().Add(drainPatience))
+		ended := s.ended.Load()
+		var count int
+		var err error
+		if ended {
+			count, err = readSoon(out.from, buffer, drainPatience)
+		} else {
+			count, err = out.from.Read(buffer)
 		}
-		before := s.ended.Load()
-		count, err := out.from.Read(buffer)
 		if count > 0 {
 			if _, err := to.Write(buffer[:count]); err != nil {
 				s.fail(err)
 				return
 			}
 		}
-		if before {
+		if ended {
 			left -= count
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, os.ErrDeadlineExceeded) && !before:
+		case errors.Is(err, os.ErrDeadlineExceeded) && !ended:
 			// drain woke it: look once more for what is there.
 		default:
 			// The end of a pipe is EOF, that of a terminal EIO.
 			return
 		}
 	}
+}
+
+// readSoon reads what is there, and waits for that no longer than a while. A
+// deadline of the file would not do: when it has passed, what is there is not
+// read either, and a busy host can let it pass before the first look.
+func readSoon(file *os.File, buffer []byte, while time.Duration) (count int, err error) {
+	err = os.ErrClosed
+	withDescriptor(file, func(descriptor int) {
+		for {
+			ready := []unix.PollFd{{Fd: int32(descriptor), Events: unix.POLLIN}}
+			var found int
+			found, err = unix.Poll(ready, int(while.Milliseconds()))
+			if err == nil && found == 0 {
+				err = os.ErrDeadlineExceeded
+				return
+			}
+			if err == nil {
+				count, err = unix.Read(descriptor, buffer)
+			}
+			if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err == nil && count == 0 {
+				err = io.EOF
+			}
+			return
+		}
+	})
+	return max(count, 0), err
 }
 
 // fail keeps the first error of writing, and closes what the command writes to.

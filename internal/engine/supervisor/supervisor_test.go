@@ -33,6 +33,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// seenFile is the note of a test that has seen the guest running.
+const seenFile = "seen"
+
 // rebootsWanted is how often the fake guest "reboots" does that.
 const rebootsWanted = 2
 
@@ -95,7 +98,12 @@ func fakeNspawn(behaviour, folder string) int {
 	}
 	end := func(status int) int {
 		// It reboots or crashes after it was seen running.
-		time.Sleep(50 * time.Millisecond)
+		for {
+			if _, err := os.Stat(filepath.Join(folder, seenFile)); err == nil {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
 		_ = leader.Signal(syscall.SIGKILL)
 		_ = leader.Wait()
 		return status
@@ -161,6 +169,9 @@ type run struct {
 
 const testName = "demo"
 
+// patience bounds waits that end at once unless something is broken.
+const patience = 2 * time.Minute
+
 func newRun(t *testing.T, behaviour string) *run {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -191,7 +202,7 @@ func newRun(t *testing.T, behaviour string) *run {
 	}
 	r.options = Options{
 		Layout: layout, Name: testName, Runner: execx.New(), Network: r.network, Nspawn: script, LogMegabytes: 1,
-		Logger: hclog.New(&hclog.LoggerOptions{Output: io.Discard}), StopTimeout: 5 * time.Second,
+		Logger: hclog.New(&hclog.LoggerOptions{Output: io.Discard}), StopTimeout: patience / 2,
 		Load: func(name string) (*registry.Container, error) {
 			return &registry.Container{Name: name, System: system, Address: registry.Address{HostInterface: "vd-fake"}, Limits: registry.Limits{Tasks: 1000}}, nil
 		},
@@ -231,11 +242,14 @@ func (r *run) start() {
 
 func (r *run) report() string {
 	r.t.Helper()
-	if err := r.reports.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := r.reports.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		r.t.Fatal(err)
 	}
 	text, err := io.ReadAll(r.reports)
 	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(r.folder, seenFile), nil, 0o600); err != nil {
 		r.t.Fatal(err)
 	}
 	return strings.TrimSpace(string(text))
@@ -255,7 +269,7 @@ func (r *run) wait() error {
 	select {
 	case <-r.ended:
 		return r.err
-	case <-time.After(15 * time.Second):
+	case <-time.After(patience):
 		r.t.Fatal("the supervisor does not end")
 		return nil
 	}
@@ -348,10 +362,10 @@ func TestReboots(t *testing.T) {
 	r := newRun(t, "reboots")
 	r.start()
 	r.wantUp()
-	for deadline := time.Now().Add(10 * time.Second); r.note("starts") != "..." && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); r.note("starts") != "..." && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if record := r.record(); record != nil && record.Status == engine.Running {
 			break
 		}
@@ -482,7 +496,7 @@ func TestNetworkComesLate(t *testing.T) {
 		}
 	}
 	r.start()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(r.console(), "booting") && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); !strings.Contains(r.console(), "booting") && time.Now().Before(deadline); {
 		time.Sleep(5 * time.Millisecond)
 	}
 	time.Sleep(30 * time.Millisecond)
@@ -512,7 +526,7 @@ func TestForgedLeader(t *testing.T) {
 
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it never came to where %s", what)
 		}
@@ -726,7 +740,7 @@ func TestRefreshGoesOnAfterAnError(t *testing.T) {
 	for range 3 {
 		select {
 		case <-refreshed:
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("it was not refreshed")
 		}
 	}
