@@ -44,12 +44,12 @@ host-in-a-box-down: ## end it
 test: ## units and a quick end-to-end set (needs root)
 	@MAKE_TARGET=test scripts/setup run
 	@$(MAKE) -s build
-	go test -count=1 -short ./...
+	go test -count=1 -short -timeout 30m ./...
 
 e2e: ## every end-to-end test (needs root)
 	@MAKE_TARGET=e2e scripts/setup run
 	@$(MAKE) -s build
-	go test -count=1 -timeout 40m ./tests/... $$(grep -rl 'testing\.Short()' --include='*_test.go' internal | xargs dirname | sort -u | sed 's|^|./|')
+	go test -count=1 -timeout 90m ./tests/... $$(grep -rl 'testing\.Short()' --include='*_test.go' internal | xargs dirname | sort -u | sed 's|^|./|')
 
 e2e-nixos: ## boot NixOS' own modules, where DEVHOST_NIXPKGS has a tree (needs root)
 	@$(MAKE) -s build
@@ -59,7 +59,7 @@ e2e-vm: ## boot VMs by QEMU (needs root for Nix)
 	@MAKE_TARGET=e2e-vm scripts/setup vm
 	@scripts/vm-kernel
 	@$(MAKE) -s build
-	DEVBOX_VM_TESTS=1 go test -count=1 -timeout 30m ./tests/vm
+	DEVBOX_VM_TESTS=1 go test -count=1 -timeout 90m ./tests/vm
 
 bench: ## measure, and print a table (needs root)
 	@MAKE_TARGET=bench scripts/setup run

@@ -114,7 +114,7 @@ const Kept = 4
 const DefaultLargest = 8 << 20
 
 // lockTimeout is how long an entry waits for others that are being written.
-const lockTimeout = 5 * time.Second
+const lockTimeout = 30 * time.Second
 
 // Write adds an entry. It is tried everywhere: an error says where it is
 // missing.

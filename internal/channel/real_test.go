@@ -98,7 +98,16 @@ func TestResolve(t *testing.T) {
 	if target, err := os.Readlink(root); err != nil || target != want.StorePath {
 		t.Errorf("the root points to %s, %v", target, err)
 	}
-	roots, err := client.Runner.Output(ctx, execx.Command{Name: "nix-store", Args: []string{"--query", "--roots", want.StorePath}, Env: []string{"PATH=" + os.Getenv("PATH"), "NIX_REMOTE=" + client.Remote()}})
+	var roots []byte
+	// Nix fails while some process of this machine is in a folder whose path is
+	// longer than 4 KiB, as a test of another package is for a moment.
+	for range 300 {
+		roots, err = client.Runner.Output(ctx, execx.Command{Name: "nix-store", Args: []string{"--query", "--roots", want.StorePath}, Env: []string{"PATH=" + os.Getenv("PATH"), "NIX_REMOTE=" + client.Remote()}})
+		if err == nil || !strings.Contains(err.Error(), "File name too long") {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 	if err != nil || !strings.Contains(string(roots), root) {
 		t.Errorf("the collector knows the roots %s, %v", roots, err)
 	}

@@ -39,7 +39,15 @@ func (e *manyEngine) Start(_ context.Context, name string) error {
 	e.running++
 	e.most = max(e.most, e.running)
 	e.mutex.Unlock()
-	time.Sleep(time.Millisecond)
+	// The first one waits until it is not alone.
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		e.mutex.Lock()
+		most := e.most
+		e.mutex.Unlock()
+		if most > 1 {
+			break
+		}
+	}
 	e.mutex.Lock()
 	defer e.mutex.Unlock()
 	e.running--

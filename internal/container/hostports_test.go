@@ -62,7 +62,7 @@ func (w *world) withPorts(name string, texts ...string) error {
 	manager.Settings = settings.Default()
 	channel := "/c"
 	_, err := manager.Ensure(w.t.Context(), EnsureRequest{
-		Name: name, Channel: &channel, ForwardPorts: &ports, Timeout: 5 * time.Second, LockTimeout: time.Second,
+		Name: name, Channel: &channel, ForwardPorts: &ports, Timeout: time.Minute, LockTimeout: time.Minute,
 	})
 	return err
 }
@@ -210,7 +210,7 @@ func TestForwardPortsGoBack(t *testing.T) {
 	ports, channel := []registry.ForwardPort{port(t, "8081:80")}, "/d"
 	manager := w.manager()
 	manager.Settings = settings.Default()
-	_, err := manager.Ensure(t.Context(), EnsureRequest{Name: "one", Channel: &channel, ForwardPorts: &ports, Timeout: 5 * time.Second, LockTimeout: time.Second})
+	_, err := manager.Ensure(t.Context(), EnsureRequest{Name: "one", Channel: &channel, ForwardPorts: &ports, Timeout: time.Minute, LockTimeout: time.Minute})
 	if err == nil {
 		t.Fatal("control: it succeeds")
 	}

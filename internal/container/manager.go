@@ -168,6 +168,10 @@ type Manager struct {
 // container, unless told otherwise.
 const LockTimeout = 30 * time.Second
 
+// sharedTimeout is the same for what all containers share. Each holds that for a
+// moment only, but there may be many of them at once.
+const sharedTimeout = 2 * time.Minute
+
 // goBackTimeout bounds each step of going back to a previous system.
 const goBackTimeout = 2 * time.Minute
 

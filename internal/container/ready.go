@@ -106,7 +106,9 @@ func (m *Manager) sshAnswers(ctx context.Context, address string) bool {
 		return false
 	}
 	defer connection.Close()
-	_ = connection.SetReadDeadline(time.Now().Add(time.Second))
+	// Sshd makes a process for it first, which takes its time on a busy host.
+	const greets = 5 * time.Second
+	_ = connection.SetReadDeadline(time.Now().Add(greets))
 	greeting, err := bufio.NewReader(io.LimitReader(connection, 256)).ReadString('\n')
 	return err == nil && strings.HasPrefix(greeting, "SSH-")
 }

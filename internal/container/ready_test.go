@@ -52,7 +52,8 @@ func TestUnitsThatNeverEndStarting(t *testing.T) {
 	}
 	w.units = failedUnit
 	asked := request("one")
-	asked.Timeout = 300 * time.Millisecond
+	// It is long enough for the rest of what ensure does.
+	asked.Timeout = 5 * time.Second
 	result, err := w.manager().Ensure(t.Context(), asked)
 	if err != nil || len(result.Units) != 2 {
 		t.Errorf("%+v, %v", result, err)

@@ -180,7 +180,7 @@ func (h *Host) programVersion(ctx context.Context, program string) (string, erro
 	// Nix looks into HOME even for this, and aborts where it may not (after su
 	// or setpriv, HOME can be that of root).
 	environment := []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent"}
-	output, err := h.Runner.Output(ctx, execx.Command{Name: program, Args: []string{"--version"}, Env: environment, Timeout: 10 * time.Second})
+	output, err := h.Runner.Output(ctx, execx.Command{Name: program, Args: []string{"--version"}, Env: environment, Timeout: 30 * time.Second})
 	if err != nil {
 		return "", err
 	}

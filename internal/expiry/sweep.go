@@ -286,7 +286,7 @@ func (r *run) archives(ctx context.Context) error {
 
 const (
 	// tellTimeout bounds how long a guest may take to show a message.
-	tellTimeout = 5 * time.Second
+	tellTimeout = 20 * time.Second
 	// tellScript writes its first argument to all terminals. One that takes
 	// nothing (Ctrl-S) holds up nobody.
 	tellScript = `for terminal in /dev/pts/[0-9]*; do

@@ -13,7 +13,7 @@ import (
 
 // jobTimeout is how long a service may take to be up or to end. One that
 // systemd starts again and again would be waited for without end.
-const jobTimeout = 30 * time.Second
+const jobTimeout = 2 * time.Minute
 
 // bootTimeout is the same for the start of all containers.
 const bootTimeout = time.Hour

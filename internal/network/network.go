@@ -33,6 +33,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -329,13 +330,17 @@ func takenPrefixes(except string) ([]netip.Prefix, error) {
 
 // retryDump lists again when the list changed while the kernel made it.
 func retryDump[T any](list func() ([]T, error)) ([]T, error) {
-	const attempts = 5
+	const (
+		attempts = 100
+		pause    = 5 * time.Millisecond
+	)
 	var found []T
 	var err error
 	for range attempts {
 		if found, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return found, err
 		}
+		time.Sleep(pause)
 	}
 	return found, err
 }

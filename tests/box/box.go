@@ -45,7 +45,7 @@ var Developers = []string{"alice", "bob", "mallory"}
 const cgroupInstance = "boxes"
 
 // bootLimit is far more than a boot takes, which is 3 seconds.
-const bootLimit = 2 * time.Minute
+const bootLimit = 5 * time.Minute
 
 // Box is one dev host in a box.
 type Box struct {

@@ -36,7 +36,7 @@ const (
 )
 
 // patience bounds waiting for what takes a second or two.
-const patience = time.Minute
+const patience = 5 * time.Minute
 
 // eventually tries until the check says "", and fails the test with what it
 // says last.

@@ -412,7 +412,7 @@ RUN sh -c 'sleep 2; test -s /srv/s-dev/password'
 	watched := c.watchProcesses(stop)
 	result := c.deploy("deploy", "dev", "--debug")
 	// The watch sees what there is to see.
-	if err := exec.Command("sh", "-c", "sleep 1; true", "control plänted").Run(); err != nil {
+	if err := exec.Command("sh", "-c", "sleep 3; true", "control plänted").Run(); err != nil {
 		t.Error(err)
 	}
 	close(stop)
@@ -596,7 +596,7 @@ func interrupted(t *testing.T, h *box.Host, program string) {
 	config := strings.ReplaceAll(devConfig, "\n[host:db]\nprovision-dynamic-hostname = True\n", "")
 	c := newCheckout(t, h, program, "alice", map[string]string{
 		"dev/environment.cfg": config, "dev/provision.nix": emptyModule,
-		"dev/provision.sh": "RUN sleep 1\nECHO done /srv/s-dev/done\n",
+		"dev/provision.sh": "RUN sleep 5\nECHO done /srv/s-dev/done\n",
 	})
 	name := ""
 	for _, end := range []struct {

@@ -1,6 +1,7 @@
 package box_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -74,10 +75,15 @@ func TestMachinectl(t *testing.T) {
 	h.Must("bob", "sudo devhost start "+name)
 
 	// Root has no password inside, so it is the question that is waited for.
-	prompt := h.Must("root", "(sleep 5; printf '\\035\\035\\035') | script -qc 'machinectl login "+name+"' /dev/null")
-	if !strings.Contains(prompt, name+" login:") {
-		t.Errorf("machinectl login says %q", prompt)
-	}
+	pause := 1
+	eventually(t, func() string {
+		pause *= 2
+		prompt := h.Must("root", fmt.Sprintf("(sleep %d; printf '\\035\\035\\035') | script -qc 'machinectl login %s' /dev/null", pause, name))
+		if !strings.Contains(prompt, name+" login:") {
+			return fmt.Sprintf("machinectl login says %q", prompt)
+		}
+		return ""
+	})
 	console := h.Must("alice", "sudo devhost logs --console "+name)
 	for _, text := range []string{"Reached target", "starting"} {
 		if !strings.Contains(console, text) {

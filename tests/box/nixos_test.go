@@ -106,14 +106,14 @@ func (h *nixosHost) jump(name, line string) (string, error) {
 
 // greets says whether an sshd answers at a port of the host, from outside.
 func (h *nixosHost) greets(port string) error {
-	ctx, cancel := context.WithTimeout(h.T.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(h.T.Context(), time.Minute)
 	defer cancel()
 	connection, err := h.Dial(ctx, "tcp", net.JoinHostPort(box.Address4, port))
 	if err != nil {
 		return err
 	}
 	defer connection.Close()
-	_ = connection.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = connection.SetDeadline(time.Now().Add(time.Minute))
 	greeting, err := bufio.NewReader(connection).ReadString('\n')
 	if err == nil && !strings.HasPrefix(greeting, "SSH-") {
 		err = fmt.Errorf("it says %q", greeting)

@@ -47,7 +47,7 @@ Host *
   StrictHostKeyChecking yes
   IdentitiesOnly yes
   BatchMode yes
-  ConnectTimeout 10
+  ConnectTimeout 60
   LogLevel ERROR
   SetEnv LC_ALL=C.UTF-8
 `, Address4, b.knownHosts())
@@ -107,7 +107,7 @@ func (b *Box) HTTPClient(authority []byte, boxAddress string) (*http.Client, err
 		return nil, errors.New("that is no certificate")
 	}
 	return &http.Client{
-		Timeout: 20 * time.Second,
+		Timeout: time.Minute,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			TLSClientConfig:   &tls.Config{RootCAs: pool},

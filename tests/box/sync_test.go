@@ -115,19 +115,26 @@ func (c *checkout) onlySSH() string {
 const syncProvision = `{ pkgs, ... }: {
   systemd.services.shout = {
     wantedBy = [ "multi-user.target" ];
+    # Who can log in finds it.
+    before = [ "sshd.service" ];
+    serviceConfig.Type = "notify";
     serviceConfig.ExecStart = "${pkgs.python3}/bin/python3 ${./provision/shout.py}";
   };
 }
 `
 
 // shout answers each line in capitals, at localhost only.
-const shout = `import socketserver
+const shout = `import os, socket, socketserver
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
         for line in self.rfile:
             self.wfile.write(line.upper())
 socketserver.ThreadingTCPServer.allow_reuse_address = True
-socketserver.ThreadingTCPServer(("127.0.0.1", 5432), Handler).serve_forever()
+server = socketserver.ThreadingTCPServer(("127.0.0.1", 5432), Handler)
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+    systemd.connect(os.environ["NOTIFY_SOCKET"])
+    systemd.send(b"READY=1")
+server.serve_forever()
 `
 
 // TestSync syncs and forwards from a developer's machine.

@@ -81,7 +81,7 @@ func StartBare(t testing.TB) *Host {
 
 // tellWhy logs the end of the box' journal.
 func (h *Host) tellWhy() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	result := h.run(ctx, "root", "journalctl --no-pager --lines 300 --output short-monotonic | grep -vE ' (systemd-logind|sshd|\\(systemd\\)|\\(sd-pam\\)|systemd)\\[([02-9]|1[0-9]).*|user-runtime-dir|user@|session-' | tail -80", nil)
 	h.T.Logf("the end of the journal of the box:\n%s%s", result.Stdout, result.Stderr)

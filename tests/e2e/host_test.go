@@ -243,7 +243,7 @@ func (h *host) finish(command *exec.Cmd) result {
 	command.Stdout, command.Stderr = &stdout, &stderr
 	// Far more than anything takes: a command that hangs fails its test, and
 	// not all of them.
-	const limit = 3 * time.Minute
+	const limit = 8 * time.Minute
 	began := time.Now()
 	if err := command.Start(); err != nil {
 		h.t.Fatalf("cannot run %v: %v", command.Args, err)

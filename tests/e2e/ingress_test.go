@@ -104,7 +104,7 @@ func startIngress(h *host, args ...string) *runningIngress {
 func (i *runningIngress) clientWith(pool *x509.CertPool) *http.Client {
 	dialer := net.Dialer{Timeout: 10 * time.Second}
 	return &http.Client{
-		Timeout: 20 * time.Second,
+		Timeout: time.Minute,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			TLSClientConfig:   &tls.Config{RootCAs: pool},
@@ -150,7 +150,7 @@ func (i *runningIngress) wantPage(url, body string) {
 			i.t.Logf("%s answers %s after ensure returned", url, time.Since(began).Round(time.Millisecond))
 			return
 		}
-		if time.Since(began) > 30*time.Second {
+		if time.Since(began) > 3*time.Minute {
 			i.t.Errorf("%s answers %d %q (%v), not %q", url, status, got, err, body)
 			return
 		}

@@ -225,7 +225,7 @@ func (l *lines) text() string {
 // waitFor waits until a condition holds. The limit is for tests that fail.
 func waitFor(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	const limit, poll = 60 * time.Second, 20 * time.Millisecond
+	const limit, poll = 5 * time.Minute, 20 * time.Millisecond
 	for deadline := time.Now().Add(limit); !holds(); time.Sleep(poll) {
 		if time.Now().After(deadline) {
 			t.Fatalf("this did not come true within %s: %s", limit, what)

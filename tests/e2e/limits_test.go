@@ -79,9 +79,8 @@ func checkLimits(t *testing.T, h *host) {
 		t.Fatal(err)
 	}
 	waitFor(t, "there are no more processes to be had", func() bool { return strings.Contains(output.text(), "fork") })
-	if found := h.limit("trial", "pids.current"); found != "500" {
-		t.Errorf("there are %s tasks with a limit of 500", found)
-	}
+	// Other tasks of the guest's end now and then, and make room for a moment.
+	waitFor(t, "there are as many tasks as there may be", func() bool { return h.limit("trial", "pids.current") == "500" })
 	// It tries again for a while and hears nothing meanwhile.
 	kill(t, findProcess("sh\x00-c\x00"+script+"\x00"))
 	if err := greedy.Wait(); err == nil || strings.Contains(output.text(), "all") {

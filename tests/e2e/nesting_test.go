@@ -213,7 +213,7 @@ func wantAnswer(t *testing.T, url, body string) {
 	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	var got string
 	var err error
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(5 * time.Minute)
 	for time.Now().Before(deadline) {
 		var response *http.Response
 		if response, err = client.Get(url); err == nil {

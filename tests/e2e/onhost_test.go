@@ -15,17 +15,6 @@ import (
 	"devhost/internal/registry"
 )
 
-// freePort is a port of all addresses that nobody listens on.
-func freePort(t *testing.T) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
 // get is what a web server says, "" while it does not answer.
 func get(url string) string {
 	client := http.Client{Timeout: 10 * time.Second}
@@ -45,7 +34,7 @@ func TestDeclaredOnHost(t *testing.T) {
 	h := newDeclaringHost(t)
 	instance := h.layout.Instance()
 	name, other := "net"+instance, "priv"+instance
-	port := freePort(t)
+	port := freePorts(t, 1)[0]
 	web := provision(t, fmt.Sprintf(`{ pkgs, ... }: {
   environment.etc."www/index.html".text = "from the container";
   systemd.services.web = {
@@ -72,9 +61,10 @@ func TestDeclaredOnHost(t *testing.T) {
 	h.wantApplied(name+": created", other+": created")
 	serves := func(t *testing.T) {
 		t.Helper()
-		if said := get(fmt.Sprintf("http://127.0.0.1:%d/", port)); said != "from the container" {
-			t.Errorf("the host's port %d says %q", port, said)
-		}
+		// A service is up before it listens.
+		waitFor(t, fmt.Sprintf("the host's port %d says what the container serves", port), func() bool {
+			return get(fmt.Sprintf("http://127.0.0.1:%d/", port)) == "from the container"
+		})
 	}
 
 	t.Run("reached", func(t *testing.T) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -66,7 +67,11 @@ func (h *host) checkTogether(all, running []string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	neighbours, err := netlink.NeighList(bridge.Attrs().Index, netlink.FAMILY_ALL)
+	var neighbours []netlink.Neigh
+	waitFor(h.t, "the kernel lists its neighbours in one go", func() bool {
+		neighbours, err = netlink.NeighList(bridge.Attrs().Index, netlink.FAMILY_ALL)
+		return !errors.Is(err, netlink.ErrDumpInterrupted)
+	})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -126,7 +131,11 @@ func (h *host) checkTogether(all, running []string) {
 	if len(published) != len(all) {
 		h.t.Errorf("published are %v", published)
 	}
-	links, err := netlink.LinkList()
+	var links []netlink.Link
+	waitFor(h.t, "the kernel lists its interfaces in one go", func() bool {
+		links, err = netlink.LinkList()
+		return !errors.Is(err, netlink.ErrDumpInterrupted)
+	})
 	if err != nil {
 		h.t.Fatal(err)
 	}

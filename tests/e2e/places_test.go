@@ -126,7 +126,7 @@ func (p *place) answerAt(port int) {
 // How long to wait for an answer that must come, and for one that must not: of
 // the latter, each has a control that waits the longer time.
 const (
-	patience = 10 * time.Second
+	patience = time.Minute
 	glance   = 400 * time.Millisecond
 )
 

@@ -526,7 +526,7 @@ func TestFailingUnitOnCreate(t *testing.T) {
 }
 `)
 	h.must("stop", "shaky")
-	h.fails(3, []string{"unit slow.service still starts"}, "ensure", "shaky", "--provision", slow, "--timeout", "5s")
+	h.fails(3, []string{"unit slow.service still starts"}, "ensure", "shaky", "--provision", slow, "--timeout", "20s")
 	h.must("ssh", "shaky", "true")
 }
 

@@ -23,7 +23,7 @@ import (
 
 // longest bounds one life of a machine. Emulation is slow, and a machine that
 // other tests share is slower.
-const longest = 5 * time.Minute
+const longest = 12 * time.Minute
 
 // installation is a disk and a seed, for a test.
 type installation struct {

@@ -70,7 +70,7 @@ func (h *host) run(arguments ...string) (stdout, stderr string, code int) {
 		h.t.Fatal(err)
 	}
 	// A guest that hangs is waited for as long as a person likes.
-	const longestCommand = 8 * time.Minute
+	const longestCommand = 15 * time.Minute
 	hangs := time.AfterFunc(longestCommand, func() { _ = command.Process.Signal(os.Interrupt) })
 	defer hangs.Stop()
 	_ = command.Wait()
@@ -113,7 +113,7 @@ func (h *host) status(name string) status {
 // until waits for something that may take long under emulation.
 func (h *host) until(what string, holds func() bool) {
 	h.t.Helper()
-	for limit := time.Now().Add(5 * time.Minute); time.Now().Before(limit); time.Sleep(200 * time.Millisecond) {
+	for limit := time.Now().Add(10 * time.Minute); time.Now().Before(limit); time.Sleep(200 * time.Millisecond) {
 		if holds() {
 			return
 		}
@@ -263,7 +263,7 @@ func TestLife(t *testing.T) {
 		}
 	}
 	before := stored(t)
-	_, stderr, code := h.run("init", h.flake(iso.Path)+"#box", "--ssh-key="+key, "--parent-pubkey="+parent, "--timeout=5m")
+	_, stderr, code := h.run("init", h.flake(iso.Path)+"#box", "--ssh-key="+key, "--parent-pubkey="+parent, "--timeout=12m")
 	if code != 0 {
 		t.Fatalf("init: exit code %d\n%s\n%s", code, stderr, h.console("box"))
 	}
@@ -292,7 +292,7 @@ func TestLife(t *testing.T) {
 	if err := os.WriteFile(known, []byte("box "+foreign+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr, code := h.run("vm", "wait-ssh", "box", "--timeout=60"); code != 1 || !strings.Contains(stderr, "shows another host key than the pinned one") {
+	if _, stderr, code := h.run("vm", "wait-ssh", "box", "--timeout=600"); code != 1 || !strings.Contains(stderr, "shows another host key than the pinned one") {
 		t.Errorf("exit code %d, %s", code, stderr)
 	}
 	if err := os.WriteFile(known, pinned, 0o600); err != nil {
@@ -312,16 +312,16 @@ func TestLife(t *testing.T) {
 			t.Errorf("ssh: %v, %s", err, output)
 		}
 	}
-	stdout, stderr, code := h.run("vm", "stop", "box", "--timeout=120")
+	stdout, stderr, code := h.run("vm", "stop", "box", "--timeout=600")
 	if code != 0 || stdout != "box: stopped\n" || strings.Contains(stderr, "ended hard") {
 		t.Errorf("stop: %d, %s%s", code, stdout, stderr)
 	}
 	h.must("vm", "resize", "box", "--disk=4", "--memory=768")
-	h.must("up", "box", "--timeout=5m")
+	h.must("up", "box", "--timeout=12m")
 	if got := strings.TrimSpace(h.must("ssh", "box", "cat /sys/class/block/vda/size")); got != "8388608" {
 		t.Errorf("sectors of the disk: %s", got)
 	}
-	if got := h.must("vm", "wait-ssh", "box", "--user=alice", "--timeout=120"); got != "127.0.0.1\n" {
+	if got := h.must("vm", "wait-ssh", "box", "--user=alice", "--timeout=600"); got != "127.0.0.1\n" {
 		t.Errorf("wait-ssh: %s", got)
 	}
 	h.must("rm", "box", "--yes")

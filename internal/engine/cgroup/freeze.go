@@ -15,7 +15,7 @@ import (
 
 // freezeTimeout is how long processes may take to stand still. One that waits
 // for a disk does so when that answers.
-const freezeTimeout = 10 * time.Second
+const freezeTimeout = 30 * time.Second
 
 // Freezes says whether processes can be held: cgroup v2 from Linux 5.2 on, or
 // the controller freezer of v1.

@@ -102,7 +102,7 @@ func sleep(ctx context.Context, duration time.Duration) error {
 
 // killPatience is how long a supervisor may take to clear up after it was told
 // to kill.
-const killPatience = 20 * time.Second
+const killPatience = 2 * time.Minute
 
 func (e *Engine) startSupervisor(ctx context.Context, name string) error {
 	if err := ctx.Err(); err != nil {

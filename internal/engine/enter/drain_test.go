@@ -10,7 +10,7 @@ import (
 // TestDrainLosesNothing: what a command wrote comes out, however the end of the
 // command and the copying of its output meet.
 func TestDrainLosesNothing(t *testing.T) {
-	const rounds = 20_000
+	const rounds = 10_000
 	// As much as a pipe holds: it is read in two parts.
 	text := bytes.Repeat([]byte{'x'}, 1<<16)
 	var seen bytes.Buffer

@@ -11,7 +11,7 @@ import (
 )
 
 // clearTimeout bounds how long the dead may hold on to their cgroup.
-const clearTimeout = 10 * time.Second
+const clearTimeout = time.Minute
 
 // clearProcesses ends every process of the container and removes what nspawn
 // leaves.

@@ -122,7 +122,8 @@ func endingOf(err error) ending {
 // waitDrained waits until all that nspawn wrote is in the log. A helper of
 // nspawn that outlives it could hold a pipe.
 func waitDrained(drained <-chan struct{}) {
-	patience := time.After(time.Second)
+	const longest = 5 * time.Second
+	patience := time.After(longest)
 	for range cap(drained) {
 		select {
 		case <-drained:

@@ -273,7 +273,7 @@ type Ending struct{ Result, Code, Status string }
 
 // lockPatience is how long the container's lock may still be held by a helper
 // of nspawn that is about to end.
-const lockPatience = 5 * time.Second
+const lockPatience = 30 * time.Second
 
 // Ended clears what nspawn left and records how it ended: nothing when the guest
 // powered off, that it starts when it reboots, and why when it failed.

@@ -15,7 +15,7 @@ import (
 )
 
 // journalTimeout bounds what is read of the journal beside something else.
-const journalTimeout = 10 * time.Second
+const journalTimeout = 30 * time.Second
 
 // message is an entry's text as journalctl writes it in JSON: a string, or an
 // array of bytes where it is no text, or null where it is too long. See

@@ -77,7 +77,7 @@ var activeStates = map[string]engine.Status{
 }
 
 // stateTimeout bounds the question for a unit's state.
-const stateTimeout = 10 * time.Second
+const stateTimeout = 30 * time.Second
 
 // State reads what the unit's processes recorded and looks whether they live.
 // Only for a container that has just ended it asks systemd.
@@ -243,7 +243,7 @@ func (f *ForeignSupervisor) Error() string {
 }
 
 // killPatience is how long systemd may take to clear up what was killed.
-const killPatience = 20 * time.Second
+const killPatience = 2 * time.Minute
 
 // Stop powers the guest off, and kills it when it is not off within timeout.
 // Whatever a killed unit left is cleared.

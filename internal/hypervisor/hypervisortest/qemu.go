@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"devhost/internal/execx"
 	"devhost/internal/seed"
@@ -27,6 +28,8 @@ import (
 //	kvm=exit             with the accelerator kvm, it ends at once
 //	kvm=internal-error   with kvm, the guest stops
 //	deaf                 the guest ignores the power button
+//	busy                 the monitor does not say that the button was pressed,
+//	                     and the guest powers off a second later
 //	io-error             the disk of the host is full
 //	install=fail         the installer fails; install=none: it says nothing;
 //	                     install=slow: it runs until it is told to power off;
@@ -193,6 +196,10 @@ func (f *fakeMachine) converse(connection net.Conn) {
 		case "query-name":
 			fmt.Fprintf(connection, `{"return": {"name": %q}}`+"\n", f.find(`(?m)^-name\n(.*)$`))
 		case "system_powerdown":
+			if says("busy") {
+				time.AfterFunc(time.Second, func() { f.quit <- 0 })
+				continue
+			}
 			fmt.Fprintln(connection, `{"return": {}}`)
 			if !says("deaf") {
 				f.quit <- 0

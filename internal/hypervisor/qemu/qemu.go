@@ -235,7 +235,7 @@ func slowly(accelerator string) string {
 
 const (
 	// monitorWait is how long QEMU may take to listen.
-	monitorWait = 30 * time.Second
+	monitorWait = 2 * time.Minute
 	// trial is how long an accelerator is watched: a KVM that does not work
 	// fails within the first instructions of the firmware, in milliseconds. The
 	// trial ends early when the guest has printed something.
@@ -410,7 +410,7 @@ const (
 	// not listen yet.
 	powerButton = 5 * time.Second
 	// lastWait is how long QEMU may take to quit, and the kernel to end it.
-	lastWait = 10 * time.Second
+	lastWait = 30 * time.Second
 )
 
 // Stop implements hypervisor.Hypervisor.
@@ -458,7 +458,9 @@ func (q *QEMU) press(ctx context.Context, vm hypervisor.VM) bool {
 	if status, err := m.status(); err == nil && stuck[status] != "" {
 		return false
 	}
-	return m.execute("system_powerdown", nil) == nil
+	err = m.execute("system_powerdown", nil)
+	// One that does not answer in time is busy, as is its guest.
+	return err == nil || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // waitFor waits for the end of a process and tells whether it came in time.

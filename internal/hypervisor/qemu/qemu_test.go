@@ -325,6 +325,25 @@ func TestStopOfDeafAndHung(t *testing.T) {
 	}
 }
 
+// TestStopOfBusy: a monitor that is late with its answer does not make a guest
+// end hard that has its time to power off.
+func TestStopOfBusy(t *testing.T) {
+	qemu, vm := machine(t, "busy")
+	if _, err := start(t, qemu, vm); err != nil {
+		t.Fatal(err)
+	}
+	saved := monitorPatience
+	monitorPatience = 100 * time.Millisecond
+	defer func() { monitorPatience = saved }()
+	clean, err := qemu.Stop(t.Context(), vm, time.Minute)
+	if err != nil || !clean {
+		t.Errorf("said to be clean: %t; %v", clean, err)
+	}
+	if got := state(t, qemu, vm).Status; got != hypervisor.Stopped {
+		t.Errorf("state: %s", got)
+	}
+}
+
 // A command that is killed while it starts QEMU leaves no record of it.
 func TestLostRecord(t *testing.T) {
 	qemu, vm := machine(t, "")

@@ -233,7 +233,7 @@ func TestAddresses(t *testing.T) {
 
 // printed waits until the guest's console log holds a text.
 func printed(vm hypervisor.VM, text string) bool {
-	for range 500 {
+	for range 3000 {
 		if data, _ := os.ReadFile(vm.Files.Console()); strings.Contains(string(data), text) {
 			return true
 		}
