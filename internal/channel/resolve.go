@@ -163,7 +163,9 @@ const ownRights = "it is read with your own rights, not with root's: give yourse
 func folderError(reference Reference, err error) error {
 	result := &Error{Reference: reference.Text, Err: err}
 	switch {
-	case errors.Is(err, os.ErrNotExist) && !goneFrom(reference.Folder, err):
+	case errors.Is(err, os.ErrNotExist) && goneFrom(reference.Folder, err):
+		result.Reason, result.Next = "it changes while it is read ("+err.Error()+")", "try again when nothing writes into it"
+	case errors.Is(err, os.ErrNotExist):
 		result.Reason, result.Next = "there is no such folder", "check the path; a flake or an archive needs its scheme (github:..., https://...)"
 	case errors.Is(err, syscall.ENOTDIR):
 		result.Reason, result.Next = "it is a file, not a folder", "name the folder that holds nixos/default.nix"
@@ -174,8 +176,6 @@ func folderError(reference Reference, err error) error {
 		}
 	case errors.Is(err, os.ErrPermission):
 		result.Reason, result.Next = "it cannot be read", ownRights
-	case errors.Is(err, os.ErrNotExist):
-		result.Reason, result.Next = "it changes while it is read ("+err.Error()+")", "try again when nothing writes into it"
 	default:
 		result.Reason, result.Next = err.Error(), "name a folder that holds only the channel"
 	}

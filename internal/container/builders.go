@@ -13,7 +13,7 @@ import (
 // prepareNetwork makes bridge and packet filter before anything is built for a
 // container: the filter is what restricts builders.
 func (m *Manager) prepareNetwork(ctx context.Context) error {
-	unlock, err := m.Registry.LockShared(ctx, "make the network", sharedTimeout)
+	unlock, err := m.lockShared(ctx, "make the network")
 	if err != nil {
 		return err
 	}

@@ -95,7 +95,7 @@ func (m *Manager) boundFolder(ctx context.Context, folder string, bytes int64) e
 // claimProject chooses a project and gives it its limit, so that nobody else
 // chooses it.
 func (m *Manager) claimProject(ctx context.Context, folder string, bytes int64) (uint32, error) {
-	unlock, err := m.Registry.LockShared(ctx, "choose a disk project", sharedTimeout)
+	unlock, err := m.lockShared(ctx, "choose a disk project")
 	if err != nil {
 		return 0, err
 	}

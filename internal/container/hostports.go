@@ -142,7 +142,7 @@ func (m *Manager) claim(ctx context.Context, record, old *registry.Container) er
 	if slices.Equal(record.ForwardPorts, old.ForwardPorts) {
 		return m.Registry.Save(record)
 	}
-	unlock, err := m.Registry.LockShared(ctx, "claim ports", sharedTimeout)
+	unlock, err := m.lockShared(ctx, "claim ports")
 	if err != nil {
 		return err
 	}

@@ -237,7 +237,7 @@ func (m *Manager) removeLastTraces(ctx context.Context) error {
 // makes one has its folder first, and then takes the lock for its network: what
 // it builds is not without rules.
 func (m *Manager) removeUnusedNetwork(ctx context.Context) (removed bool, err error) {
-	unlock, err := m.Registry.LockShared(ctx, "remove the network", sharedTimeout)
+	unlock, err := m.lockShared(ctx, "remove the network")
 	if err != nil {
 		return false, err
 	}

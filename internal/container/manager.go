@@ -168,9 +168,12 @@ type Manager struct {
 // container, unless told otherwise.
 const LockTimeout = 30 * time.Second
 
-// sharedTimeout is the same for what all containers share. Each holds that for a
+// lockShared takes the lock for what all containers share. Each holds that for a
 // moment only, but there may be many of them at once.
-const sharedTimeout = 2 * time.Minute
+func (m *Manager) lockShared(ctx context.Context, purpose string) (unlock func(), err error) {
+	const timeout = 2 * time.Minute
+	return m.Registry.LockShared(ctx, purpose, timeout)
+}
 
 // goBackTimeout bounds each step of going back to a previous system.
 const goBackTimeout = 2 * time.Minute

@@ -40,7 +40,7 @@ func usableRecords(records *registry.Registry) ([]*registry.Container, error) {
 // and inside those that share an environment. The ingress reads the registry
 // itself.
 func (m *Manager) publish(ctx context.Context) error {
-	unlock, err := m.Registry.LockShared(ctx, "publish names", sharedTimeout)
+	unlock, err := m.lockShared(ctx, "publish names")
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (m *Manager) publishFiles(records []*registry.Container) error {
 // allocate gives the record addresses that no other record has, and writes
 // the record while the shared lock is held.
 func (m *Manager) allocate(ctx context.Context, record *registry.Container) error {
-	unlock, err := m.Registry.LockShared(ctx, "allocate addresses", sharedTimeout)
+	unlock, err := m.lockShared(ctx, "allocate addresses")
 	if err != nil {
 		return err
 	}

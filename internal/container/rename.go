@@ -100,7 +100,7 @@ func (m *Manager) renameSteps(ctx context.Context, change *change) error {
 // write what follows from them holds the shared lock meanwhile: they must not miss
 // the container's addresses, nor make its old folder anew.
 func (m *Manager) moveFolder(ctx context.Context, from, to string) error {
-	unlock, err := m.Registry.LockShared(ctx, "rename a container", sharedTimeout)
+	unlock, err := m.lockShared(ctx, "rename a container")
 	if err != nil {
 		return err
 	}

@@ -166,7 +166,7 @@ func (p politeIssuer) Issue(ctx context.Context, request *x509.CertificateReques
 
 // fits says what is wrong with a certificate, in PEM, for a public key.
 func fits(chain []byte, public any) error {
-	leaf, err := leafOf(chain)
+	leaf, err := parseCertificate(chain)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUnusable, err)
 	}

@@ -3,9 +3,7 @@ package ingress
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -238,7 +236,7 @@ func damaged(key string, value []byte) error {
 	}
 	switch path.Ext(key) {
 	case ".crt":
-		_, err := leafOf(value)
+		_, err := parseCertificate(value)
 		return err
 	case ".key":
 		_, err := certmagic.PEMDecodePrivateKey(value)
@@ -249,15 +247,6 @@ func damaged(key string, value []byte) error {
 		}
 	}
 	return nil
-}
-
-// leafOf is the first certificate of a chain in PEM.
-func leafOf(chain []byte) (*x509.Certificate, error) {
-	block, _ := pem.Decode(chain)
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil, errors.New("it holds no certificate")
-	}
-	return x509.ParseCertificate(block.Bytes)
 }
 
 // Delete implements certmagic.Storage. certmagic deletes folders when it has seen

@@ -5,8 +5,7 @@
 let
   cfg = config.services.devhost;
 
-  # A build machine of another kind cannot run the host's program.
-  canCheck = pkgs.stdenv.buildPlatform.system == pkgs.stdenv.hostPlatform.system;
+  canCheck = import ./can-check.nix pkgs;
 
   # Modules of one's own in a folder that devhost takes as a provision.
   provisionOf = name: modules:

@@ -16,8 +16,7 @@ let
     };
   };
 
-  # A build machine of another kind cannot run the host's program.
-  canCheck = pkgs.stdenv.buildPlatform.system == pkgs.stdenv.hostPlatform.system;
+  canCheck = import ./can-check.nix pkgs;
 in
 {
   config = lib.mkIf cfg.enable {

@@ -76,26 +76,15 @@ func (a *app) settingsFor(c *cli.Context) (*settings.Settings, error) {
 	if path == "" && c.Args().Present() {
 		return nil, nil
 	}
-	ofHost := path == ""
-	if ofHost {
-		layout, err := a.layout(c)
-		if err != nil {
-			return nil, err
-		}
-		path = layout.Settings()
-	}
-	text, missing, err := readSettings(path, ofHost)
+	found, err := a.settingsOf(c, path, path == "")
 	if err != nil {
 		return nil, err
 	}
-	host, problems := settings.Default(), []settings.Problem(nil)
-	if !missing {
-		host, problems = settings.Parse(text)
-	}
-	if problems = slices.DeleteFunc(ofFile(path, problems), func(problem settings.Problem) bool { return problem.Warning }); a.printProblems(path, problems) {
+	errorsOnly := slices.DeleteFunc(found.problems, func(problem settings.Problem) bool { return problem.Warning })
+	if a.printProblems(found.path, errorsOnly) {
 		return nil, &cliargs.StatusError{Status: cliargs.ExitUsage}
 	}
-	return &host, nil
+	return &found.Settings, nil
 }
 
 func (a *app) hostApply(c *cli.Context) error {

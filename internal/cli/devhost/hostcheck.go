@@ -54,38 +54,55 @@ func (a *app) hostCheck(c *cli.Context) error {
 	if c.Bool("containers") {
 		return a.checkDeclarations(c)
 	}
-	path := c.Args().First()
-	if !c.Args().Present() {
-		layout, err := a.layout(c)
-		if err != nil {
-			return err
-		}
-		path = layout.Settings()
-	}
-	text, missing, err := readSettings(path, !c.Args().Present())
+	found, err := a.settingsOf(c, c.Args().First(), !c.Args().Present())
 	if err != nil {
 		return err
 	}
-	checked, problems := settings.Default(), []settings.Problem(nil)
-	if !missing {
-		checked, problems = settings.Parse(text)
-	}
-	problems = ofFile(path, problems)
 	switch {
-	case a.printProblems(path, problems):
+	case a.printProblems(found.path, found.problems):
 		return &cliargs.StatusError{Status: cliargs.ExitUsage}
 	case c.Bool("json"):
-		return a.printSettings(checked)
-	case missing:
-		fmt.Fprintf(a.streams.Out, "%s does not exist: the defaults hold\n", path)
+		return a.printSettings(found.Settings)
+	case found.missing:
+		fmt.Fprintf(a.streams.Out, "%s does not exist: the defaults hold\n", found.path)
 	default:
-		fmt.Fprintf(a.streams.Out, "%s is good\n", terminal.Line(path))
+		fmt.Fprintf(a.streams.Out, "%s is good\n", terminal.Line(found.path))
 	}
-	fmt.Fprint(a.streams.Out, summary(checked))
+	fmt.Fprint(a.streams.Out, summary(found.Settings))
 	if !c.Args().Present() {
-		a.printCertificateFindings(checked.Ingress)
+		a.printCertificateFindings(found.Ingress)
 	}
 	return nil
+}
+
+// foundSettings are what a file says, with what is wrong in it.
+type foundSettings struct {
+	settings.Settings
+	path     string
+	problems []settings.Problem
+	// missing says that there is no file, so that these are the defaults.
+	missing bool
+}
+
+// settingsOf reads the settings in a file, or those of this host.
+func (a *app) settingsOf(c *cli.Context, path string, isHosts bool) (foundSettings, error) {
+	if isHosts {
+		layout, err := a.layout(c)
+		if err != nil {
+			return foundSettings{}, err
+		}
+		path = layout.Settings()
+	}
+	text, missing, err := readSettings(path, isHosts)
+	if err != nil {
+		return foundSettings{}, err
+	}
+	found := foundSettings{Settings: settings.Default(), path: path, missing: missing}
+	if !missing {
+		found.Settings, found.problems = settings.Parse(text)
+	}
+	found.problems = ofFile(path, found.problems)
+	return found, nil
 }
 
 // ofFile leaves out what only this host lacks, where the file is for another one
